@@ -1,0 +1,167 @@
+"""From a committed event to the subscriptions that it is for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import anyio
+
+from eventcore.bus.calling import describe
+from eventcore.bus.outcome import Outcome, Report
+from eventcore.bus.signals import OrderedSignal, Signals
+from eventcore.bus.subscription import OnOutcome, Subscription
+from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.event import Event
+from eventcore.kernel.names import pattern as compile_pattern
+from eventcore.kernel.ports import Metrics
+from eventcore.kernel.records import JournalEntry, LogEntry
+
+_CACHE = 4096
+
+
+class Expectation:
+    """Collects the outcomes of one event for `emit_and_wait`."""
+
+    def __init__(self, event: Event, forget: Callable[[str], None]) -> None:
+        self._event, self._forget = event, forget
+        self._waiting: list[str] = []
+        self._outcomes: dict[str, Outcome] = {}
+        self._done = anyio.Event()
+        self._handed_out = False
+
+    def handed_out(self, names: list[str]) -> None:
+        """The event has been offered to these subscriptions."""
+        self._waiting, self._handed_out = names, True
+        self._check()
+
+    def settle(self, outcome: Outcome) -> None:
+        self._outcomes[outcome.subscription] = outcome
+        self._check()
+
+    def _check(self) -> None:
+        if self._handed_out and all(name in self._outcomes for name in self._waiting):
+            self._done.set()
+
+    async def report(self, timeout: float) -> Report:
+        """The outcomes, in order of delivery; those that are not in after `timeout` seconds read `timeout`."""
+        try:
+            with anyio.move_on_after(timeout):
+                await self._done.wait()
+        finally:
+            self._forget(self._event.id)
+        late = f"not done within {timeout:g} s; the handler goes on"
+        return Report(
+            self._event,
+            [self._outcomes.get(name) or Outcome(name, "timeout", timeout, error=late) for name in self._waiting],
+        )
+
+
+class Dispatcher:
+    """Who listens to what. blinker signals, one a pattern with the tenant as sender, are the registry."""
+
+    def __init__(self, signals: Signals, metrics: Metrics, on_outcome: OnOutcome) -> None:
+        self._signals, self._metrics, self._on_outcome = signals, metrics, on_outcome
+        self._patterns: dict[str, OrderedSignal] = {}
+        self._by_name: dict[str, Subscription] = {}
+        self._cache: dict[tuple[str, str], tuple[Subscription, ...]] = {}
+        self._expected: dict[str, Expectation] = {}
+
+    # -- registry ----------------------------------------------------------------------------------------------------
+
+    @property
+    def subscriptions(self) -> Iterator[Subscription]:
+        return iter(list(self._by_name.values()))
+
+    def free_name(self, wanted: str | None, owner: str | None, fallback: str) -> str:
+        """The name a new subscription gets.
+
+        Raises:
+            InvalidInput: the wanted name is taken.
+        """
+        if wanted is not None:
+            if wanted in self._by_name:
+                raise InvalidInput(f"there is a subscription named {wanted!r} already", hint="unsubscribe it first")
+            return wanted
+        base = f"{owner}.{fallback}" if owner else fallback
+        number, name = 1, base
+        while name in self._by_name:
+            number += 1
+            name = f"{base}-{number}"
+        return name
+
+    def add(self, subscription: Subscription) -> None:
+        signal = self._patterns.setdefault(subscription.pattern, OrderedSignal(subscription.pattern))
+        signal.connect(subscription, sender=subscription.tenant or OrderedSignal.ANY)
+        self._by_name[subscription.name] = subscription
+        self._cache.clear()
+
+    def remove(self, subscription: Subscription) -> None:
+        if self._by_name.pop(subscription.name, None) is None:
+            return
+        signal = self._patterns[subscription.pattern]
+        signal.disconnect(subscription)
+        if not signal.receivers:
+            del self._patterns[subscription.pattern]
+        self._cache.clear()
+        subscription.stop()
+
+    def listeners(self, type: str, tenant: str) -> tuple[Subscription, ...]:
+        """Who listens to this type: by falling priority, then in order of subscription."""
+        found = self._cache.get((type, tenant))
+        if found is None:
+            matching = [
+                subscription
+                for text, signal in self._patterns.items()
+                if compile_pattern(text).fullmatch(type)
+                for subscription in signal.receivers_for(tenant)
+            ]
+            order = {name: place for place, name in enumerate(self._by_name)}
+            found = tuple(sorted(matching, key=lambda one: (-one.priority, order[one.name])))
+            if len(self._cache) >= _CACHE:
+                self._cache.clear()
+            self._cache[type, tenant] = found
+        return found
+
+    # -- handing out -------------------------------------------------------------------------------------------------
+
+    def expect(self, event: Event) -> Expectation:
+        expectation = Expectation(event, self._forget)
+        self._expected[event.id] = expectation
+        return expectation
+
+    def _forget(self, event_id: str) -> None:
+        self._expected.pop(event_id, None)
+
+    def hand_out(self, entry: LogEntry) -> None:
+        """Offer a committed entry to everyone it is for."""
+        event = entry.event if isinstance(entry, JournalEntry) else entry
+        if self._signals.heard(event.type):
+            self._signals.put(event)
+        listeners = self.listeners(event.type, event.tenant)
+        expectation = self._expected.get(event.id) if self._expected else None
+        if not listeners and expectation is None:
+            return
+        offered = [one.name for one in listeners if self._offer(one, event)]
+        if expectation is not None:
+            expectation.handed_out(offered)
+
+    def _offer(self, subscription: Subscription, event: Event) -> bool:
+        """Whether the event was for this subscription (even if it then had to be dropped, or its filter failed)."""
+        try:
+            if not subscription.wants(event):
+                return False
+        except Exception as error:  # noqa: BLE001 - a broken filter is that subscription's failure alone
+            outcome = Outcome(subscription.name, "error", error=f"its filter failed: {describe(error)}")
+            self._on_outcome(subscription, event, outcome)
+            return True
+        subscription.offer(event)
+        return True
+
+    def settled(self, event: Event, outcome: Outcome) -> None:
+        """Tell who waits for this event's outcomes."""
+        if self._expected and (expectation := self._expected.get(event.id)):
+            expectation.settle(outcome)
+
+    @property
+    def idle(self) -> bool:
+        return self._signals.idle and all(one.idle for one in self._by_name.values())

@@ -1,0 +1,348 @@
+"""What the store holds: plain rows, and the batch that changes them.
+
+Payloads are JSON bytes (`raw_*`), encoded once at the edge and never looked into by a store. Every row carries its
+tenant. Times are seconds since the Unix epoch, UTC.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+from eventcore.kernel.context import PathEntry
+from eventcore.kernel.event import Event
+
+RunStatus = Literal["queued", "running", "waiting", "paused", "completed", "failed", "cancelled", "terminated"]
+
+#: Statuses in which a run still has something to do.
+LIVE: frozenset[str] = frozenset({"queued", "running", "waiting", "paused"})
+
+
+@dataclass(frozen=True, slots=True)
+class JournalEntry:
+    """One step event of a run: at once what history shows and what recovery reads, in one row.
+
+    Attributes:
+        event: the `step_*` event; its `run` and `subject` (the step's path) are set.
+        attempt: 1 for the first try of a step.
+    """
+
+    event: Event
+    attempt: int
+
+    @property
+    def step(self) -> str:
+        """The step's path, `notify[3]/inner`."""
+        return self.event.subject or ""
+
+
+#: What a batch puts into the log, in order. Positions follow that order.
+LogEntry: TypeAlias = Event | JournalEntry
+
+
+@dataclass(slots=True)
+class Run:
+    """One execution of a workflow: the head row. The journal has the rest.
+
+    Attributes:
+        definition: hash of the definition that the run is pinned to.
+        version: counts the commits that changed the run; guards check it.
+        actor, roles: `run_as`, the starter's.
+        trigger: id of the trigger that started it, or None.
+        chain: causal path, host-only.
+        owner, fence, lease_until: which engine drives it, under which claim, until when.
+        parent: `run/step path` of the run that started it, or None.
+        start_key: the event that made the run start; its position is where the run's look-back begins.
+    """
+
+    id: str
+    tenant: str
+    slug: str
+    definition: str
+    status: RunStatus
+    raw_inputs: bytes
+    actor: str
+    roles: tuple[str, ...]
+    created: float
+    updated: float
+    version: int = 1
+    raw_output: bytes | None = None
+    raw_error: bytes | None = None
+    correlation_id: str = ""
+    causation_id: str | None = None
+    hops: int = 0
+    chain: tuple[PathEntry, ...] = ()
+    traceparent: str | None = None
+    trigger: str | None = None
+    raw_trigger_event: bytes | None = None
+    parent: str | None = None
+    limit_key: str | None = None
+    owner: str | None = None
+    fence: int = 0
+    lease_until: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class RunMove:
+    """A change of a run's head row. The guard `RunAt` says from which version."""
+
+    id: str
+    status: RunStatus
+    version: int
+    updated: float
+    raw_output: bytes | None = None
+    raw_error: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A workflow definition by content hash, kept while a kept run names it."""
+
+    hash: str
+    tenant: str
+    slug: str
+    raw: bytes
+    created: float
+
+
+@dataclass(frozen=True, slots=True)
+class Timer:
+    """Something to do at a time: wake a run's step."""
+
+    id: str
+    tenant: str
+    due: float
+    run: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """An idempotency key and what was done under it.
+
+    Attributes:
+        scope: what kind of thing the key belongs to, such as `emit:/source` or `start:slug`.
+        digest: hash of the request, so that the same key with another request is noticed.
+        ref: id of the event or run that came of it.
+        expires: when the key may be forgotten.
+    """
+
+    tenant: str
+    scope: str
+    key: str
+    digest: str
+    ref: str
+    expires: float
+
+
+@dataclass(frozen=True, slots=True)
+class Cursor:
+    """How far a durable subscription has come."""
+
+    tenant: str
+    name: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """An event of a durable subscription that is not settled, or settled above the cursor."""
+
+    tenant: str
+    subscription: str
+    position: int
+    state: Literal["pending", "parked", "settled"]
+    attempt: int
+    next_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event that a subscription gave up on."""
+
+    id: str
+    tenant: str
+    subscription: str
+    position: int
+    reason: str
+    attempts: int
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PluginState:
+    """What the operator and the lifecycle decided about a plugin, over restarts.
+
+    Attributes:
+        state: a word of the lifecycle (`enabled`, `disabled`, `failed`, ...).
+        content_hash: hash of the code that `raw_registered` was read from.
+        raw_registered: what loading it registered (hooks, events, metadata), as JSON.
+    """
+
+    tenant: str
+    plugin: str
+    state: str
+    reason: str | None
+    at: float
+    content_hash: str | None = None
+    raw_registered: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """One remembered result."""
+
+    id: str
+    tenant: str
+    owner: str
+    query: str
+    raw_result: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """Something planned for later or again and again; the next occurrence is `due`."""
+
+    id: str
+    tenant: str
+    due: float
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Audit:
+    """Who changed what. Kept apart from the retention of events."""
+
+    id: str
+    tenant: str
+    at: float
+    actor: str
+    action: str
+    target: str
+    raw_old: bytes | None = None
+    raw_new: bytes | None = None
+
+
+@dataclass(slots=True)
+class Batch:
+    """Everything one commit changes: all of it or nothing.
+
+    `log` is in order; the rest is not. A row that exists is replaced, but for runs (added with `runs`, changed with
+    `moves`), keys (only ever added) and audit and log (append only).
+    """
+
+    log: list[LogEntry] = field(default_factory=list)
+    runs: list[Run] = field(default_factory=list)
+    moves: list[RunMove] = field(default_factory=list)
+    definitions: list[Definition] = field(default_factory=list)
+    timers: list[Timer] = field(default_factory=list)
+    timers_done: list[str] = field(default_factory=list)
+    keys: list[Key] = field(default_factory=list)
+    cursors: list[Cursor] = field(default_factory=list)
+    deliveries: list[Delivery] = field(default_factory=list)
+    deliveries_done: list[tuple[str, str, int]] = field(default_factory=list)
+    dead_letters: list[DeadLetter] = field(default_factory=list)
+    dead_letters_done: list[str] = field(default_factory=list)
+    plugin_states: list[PluginState] = field(default_factory=list)
+    memory: list[Memory] = field(default_factory=list)
+    schedules: list[Schedule] = field(default_factory=list)
+    schedules_done: list[str] = field(default_factory=list)
+    audit: list[Audit] = field(default_factory=list)
+
+    def add(self, other: Batch) -> None:
+        """Append everything of `other`."""
+        for name in Batch.__slots__:
+            if rows := getattr(other, name):
+                getattr(self, name).extend(rows)
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in Batch.__slots__)
+
+
+# Guards: conditions checked inside the commit's transaction. One that does not hold fails its own batch with `Conflict`
+# and no other batch of the group.
+
+
+@dataclass(frozen=True, slots=True)
+class RunAt:
+    """The run is at this version and, where a fence is given, still under this claim."""
+
+    run: str
+    version: int
+    fence: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class KeyAbsent:
+    """The key is not there, or has expired at `now`."""
+
+    tenant: str
+    scope: str
+    key: str
+    now: float
+
+
+@dataclass(frozen=True, slots=True)
+class CursorAt:
+    """The cursor stands at this position (0: there is none)."""
+
+    tenant: str
+    name: str
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class LiveRunsBelow:
+    """Fewer than `limit` runs of this slug (and limit key, where given) are running or waiting."""
+
+    tenant: str
+    slug: str
+    limit: int
+    limit_key: str | None = None
+
+
+Guard: TypeAlias = RunAt | KeyAbsent | CursorAt | LiveRunsBelow
+
+
+@dataclass(frozen=True, slots=True)
+class EventQuery:
+    """Which part of the history to read: all conditions hold at once; None means any.
+
+    Attributes:
+        types: exact event types.
+        pattern: an event pattern (`workflow_*`).
+        since, until: half-open interval of event time, seconds since the epoch.
+        text: words that all stand in type, subject, actor or payload, case folded.
+        after, before: positions, exclusive: keyset pagination.
+        newest_first: order by falling position.
+        limit: at most so many rows.
+    """
+
+    tenant: str | None = None
+    types: tuple[str, ...] = ()
+    pattern: str | None = None
+    source: str | None = None
+    subject: str | None = None
+    actor: str | None = None
+    run: str | None = None
+    correlation_id: str | None = None
+    since: float | None = None
+    until: float | None = None
+    text: str | None = None
+    after: int | None = None
+    before: int | None = None
+    newest_first: bool = False
+    limit: int = 100
+
+
+@dataclass(frozen=True, slots=True)
+class RunQuery:
+    """Which runs to list, newest first; None means any. `before` is a run id (ids sort by time): keyset pagination."""
+
+    tenant: str | None = None
+    slug: str | None = None
+    statuses: Sequence[str] = ()
+    before: str | None = None
+    limit: int = 100

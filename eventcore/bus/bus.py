@@ -22,7 +22,7 @@ from eventcore.bus.outcome import Outcome, Receipt, Report
 from eventcore.bus.signals import Signals
 from eventcore.bus.subscription import OVERFLOWS, Overflow, Subscription
 from eventcore.bus.types import EventType, EventTypes
-from eventcore.kernel.context import CallContext, Cause
+from eventcore.kernel.context import MAX_HOPS, CallContext, Cause, loop_in
 from eventcore.kernel.errors import (
     BusOverflow,
     Conflict,
@@ -41,10 +41,6 @@ from eventcore.kernel.records import Batch, Guard, Key, KeyAbsent, LogEntry
 
 log = logging.getLogger("eventcore.bus")
 
-#: How many handler or step emits may lie between an outside act and an event.
-MAX_HOPS = 16
-#: How often the same (subscriber, type, key) may stand in a causal path.
-MAX_TURNS = 3
 #: How long idempotency keys are remembered, in seconds.
 KEY_WINDOW = 7 * 86400.0
 #: How many rounds of contributions one commit may set off.
@@ -132,7 +128,7 @@ class Bus:
         if (declared := self.types.get(event.type)) and declared.transient:
             self._hand_out(event)
             return Receipt(event.id, 0)
-        if event.hops and (why := self._loop(event)):
+        if event.hops and (why := loop_in(Cause(hops=event.hops, path=event.path))):
             await self._refuse_loop(event, why)
         return await self._record(event)
 
@@ -212,6 +208,7 @@ class Bus:
             path=cause.path,
             traceparent=cause.traceparent,
             idempotency_key=idempotency_key,
+            roles=context.roles,
         )
 
     def context(self) -> CallContext:
@@ -307,13 +304,6 @@ class Bus:
             )
         first = await self._store.event(known.ref, event.tenant)
         return Receipt(known.ref, first.position if first else 0, duplicate=True)
-
-    def _loop(self, event: Event) -> str | None:
-        if event.hops > MAX_HOPS:
-            return f"more than {MAX_HOPS} hops"
-        if event.path and event.path.count(event.path[-1]) >= MAX_TURNS:
-            return f"{event.path[-1][0]} handled {event.path[-1][1]} {MAX_TURNS} times in this chain"
-        return None
 
     async def _refuse_loop(self, event: Event, why: str) -> None:
         members = sorted({entry[0] for entry in event.path})

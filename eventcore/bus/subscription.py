@@ -17,7 +17,7 @@ from anyio.abc import TaskGroup
 from eventcore.bus.calling import AsyncHandler, as_async, describe, name_of
 from eventcore.bus.current import serving
 from eventcore.bus.outcome import Outcome
-from eventcore.kernel.context import CallContext
+from eventcore.kernel.context import OPERATOR_ROLES, CallContext
 from eventcore.kernel.event import Event
 from eventcore.kernel.ports import Clock
 
@@ -107,6 +107,8 @@ class Subscription:
         self._lanes = [Lane() for _ in range(concurrency)]
         self._scopes: list[anyio.CancelScope] = []
         self.actor = f"plugin:{owner}" if owner else f"subscription:{name}"
+        # The embedder's own handlers act for the operator; a plugin's have no roles by themselves.
+        self._roles = frozenset[str]() if owner else OPERATOR_ROLES
 
     # -- taking in ---------------------------------------------------------------------------------------------------
 
@@ -182,9 +184,7 @@ class Subscription:
 
     async def _deliver(self, event: Event) -> Outcome:
         """Run the handler on one event. Whatever it does, an outcome comes back and the pump goes on."""
-        context = CallContext(
-            tenant=event.tenant, actor=self.actor, roles=frozenset(), cause=event.cause(hop=self.name)
-        )
+        context = CallContext(event.tenant, self.actor, self._roles, cause=event.cause(hop=self.name))
         began = self._clock.monotonic()
         try:
             with serving(self._bus, context), anyio.move_on_after(self.timeout) as limit:

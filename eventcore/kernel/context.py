@@ -35,6 +35,22 @@ class Cause:
     traceparent: str | None = None
 
 
+#: How many handler or step emits may lie between an outside act and an event.
+MAX_HOPS = 16
+#: How often the same (subscriber, type, key) may stand in a causal path.
+MAX_TURNS = 3
+
+
+def loop_in(cause: Cause) -> str | None:
+    """Why nothing more may follow from `cause`, or None if it is no loop."""
+    if cause.hops > MAX_HOPS:
+        return f"more than {MAX_HOPS} hops"
+    if cause.path and cause.path.count(cause.path[-1]) >= MAX_TURNS:
+        who, what, _ = cause.path[-1]
+        return f"{who} handled {what} {MAX_TURNS} times in this chain of causes"
+    return None
+
+
 _OUTSIDE = Cause()
 
 

@@ -38,6 +38,7 @@ class Event:
         traceparent: W3C trace context.
         idempotency_key: the publisher's key, if it gave one.
         schema_version: version of the payload's schema.
+        roles: the emitter's roles; what the event starts in its own commit runs with them. Host-only, never stored.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Event:
     idempotency_key: str | None = None
     schema_version: int = 1
     position: int = 0
+    roles: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     _data: list[Any] = field(default_factory=list, repr=False, compare=False)
 
     @property

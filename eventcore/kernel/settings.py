@@ -1,0 +1,277 @@
+"""The settings of a home: what `eventcore.toml` may say, with every default.
+
+The models are the one source: the template that `eventcore init` writes and the reference in the docs are made from
+their fields. Reading the file is `eventcore.home.settings_file`. Settings are what an operator declares; what changes
+while the engine runs (a plugin switched off, a grant withdrawn) is state in `.eventcore/` and never written back here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from eventcore.kernel.context import DEFAULT_TENANT
+from eventcore.kernel.errors import InvalidName
+from eventcore.kernel.names import event_type, is_literal, pattern, slug, workflow_slug
+
+T = TypeVar("T")
+
+_STORE_SCHEMES = ("sqlite", "memory", "postgresql")
+
+
+def _plugin_slug(name: str) -> str:
+    return _as_value_error(slug, name)
+
+
+def _workflow_slug(name: str) -> str:
+    return _as_value_error(workflow_slug, name)
+
+
+def _type_or_pattern(text: str) -> str:
+    if is_literal(text):
+        return _as_value_error(event_type, text)
+    _as_value_error(pattern, text)
+    return text
+
+
+def _as_value_error(check: Callable[[str], T], text: str) -> T:
+    # pydantic collects ValueErrors with their place; any other exception would end the whole validation.
+    try:
+        return check(text)
+    except InvalidName as error:
+        raise ValueError(str(error)) from None
+
+
+def _store_url(url: str) -> str:
+    scheme, separator, _ = url.partition(":")
+    if not separator or scheme not in _STORE_SCHEMES:
+        # The URL itself is not repeated: it may hold a password.
+        raise ValueError("should begin with sqlite:///, memory: or postgresql://")
+    return url
+
+
+def _no_twins(table: Any) -> Any:
+    """Refuse two spellings of one slug as keys: one of them would silently win."""
+    if isinstance(table, dict):
+        seen: dict[str, str] = {}
+        for name in filter(lambda key: isinstance(key, str), table):
+            other = seen.setdefault(_plugin_slug(name), name)
+            if other != name:
+                raise ValueError(f"{other!r} and {name!r} are the same plugin; keep one of them")
+    return table
+
+
+def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(names))
+
+
+PluginSlug = Annotated[str, AfterValidator(_plugin_slug)]
+WorkflowSlug = Annotated[str, AfterValidator(_workflow_slug)]
+TypeOrPattern = Annotated[str, AfterValidator(_type_or_pattern)]
+Text = Annotated[str, Field(min_length=1, max_length=4096)]
+
+# The models are strict, so that "yes" is no boolean and "60" no number; TOML has only lists, hence strict=False here.
+PluginSlugs = Annotated[tuple[PluginSlug, ...], Field(strict=False), AfterValidator(_unique)]
+WorkflowSlugs = Annotated[tuple[WorkflowSlug, ...], Field(strict=False), AfterValidator(_unique)]
+Words = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_unique)]
+
+
+class Section(BaseModel):
+    """One table of `eventcore.toml`. A key that is not known is an error: most often it is a typo."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+
+
+class EngineSettings(Section):
+    """The engine as a whole."""
+
+    tenant: str = Field(
+        default=DEFAULT_TENANT,
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,127}$",
+        description="Tenant of calls that name none. Text.",
+        examples=["acme"],
+    )
+    drain_timeout: float = Field(
+        default=60.0,
+        ge=0,
+        le=3600,
+        description="How long a stopping engine lets running work finish. Seconds.",
+        examples=[10],
+    )
+    idempotency_window: float = Field(
+        default=604_800.0,
+        ge=60,
+        le=31_536_000,
+        description="How long idempotency keys are remembered (604800 is 7 days). Seconds.",
+        examples=[86_400],
+    )
+
+
+class HistorySettings(Section):
+    """How much of the history is kept. Journals of kept runs are never pruned."""
+
+    keep: float | None = Field(
+        default=None,
+        ge=60,
+        description="Age at which events are pruned. Seconds; without it, never.",
+        examples=[7_776_000],
+    )
+    max_size: int | None = Field(
+        default=None,
+        ge=1_048_576,
+        description="Size of the history above which the oldest events are pruned. Bytes; without it, unlimited.",
+        examples=[1_073_741_824],
+    )
+    keep_types: dict[TypeOrPattern, Annotated[float, Field(ge=60)]] = Field(
+        default_factory=dict,
+        description="Age for events of a type or pattern, in place of `keep`. Seconds by type.",
+        examples=[{"step_*": 2_592_000}],
+    )
+
+
+class StoreSettings(Section):
+    """Where everything is kept."""
+
+    url: Annotated[Text, AfterValidator(_store_url)] | None = Field(
+        default=None,
+        description="URL of the store: sqlite:///path or memory:. Text; without it, SQLite in .eventcore/eventcore.db.",
+        examples=["sqlite:///data/eventcore.db"],
+    )
+
+
+class PluginSettings(Section):
+    """Which plugins run, and with what."""
+
+    enabled: PluginSlugs = Field(
+        default=(), description="Plugins to enable at first sight. List of slugs.", examples=[["hello-world"]]
+    )
+    search: Words = Field(
+        default=(),
+        description="Folders searched for plugins as well. List of paths, relative to the home.",
+        examples=[["../shared-plugins"]],
+    )
+    timeout: float = Field(
+        default=30.0,
+        gt=0,
+        le=86_400,
+        description="Time limit of a plugin call whose manifest sets none. Seconds.",
+        examples=[10],
+    )
+    grants: Annotated[dict[PluginSlug, Words], BeforeValidator(_no_twins)] = Field(
+        default_factory=dict,
+        description="Permissions granted to a plugin at first sight. Lists of permission words by slug.",
+        examples=[{"hello-world": ["network_access"]}],
+    )
+    trusted: PluginSlugs = Field(
+        default=(),
+        description="Plugins that run inside the engine's own process, without a sandbox. List of slugs.",
+        examples=[["my-own-plugin"]],
+    )
+    settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
+        default_factory=dict,
+        description="Settings of a plugin, checked against its own schema. Tables by slug.",
+        examples=[{"hello-world": {"greeting": "Hi"}}],
+    )
+
+
+class HookSettings(Section):
+    """Which hook files run."""
+
+    auto: bool = Field(
+        default=True,
+        description="Whether every hook file of the home runs; if false, only those in `enabled`. Boolean.",
+        examples=[False],
+    )
+    enabled: PluginSlugs = Field(
+        default=(), description="Hook files to run besides: of the catalogue, or all if `auto` is false. List of slugs."
+    )
+    disabled: PluginSlugs = Field(
+        default=(), description="Hook files that never run, whatever else says so. List of slugs."
+    )
+
+
+class WorkflowSettings(Section):
+    """Which workflows can be started."""
+
+    auto: bool = Field(
+        default=True,
+        description="Whether every workflow of the home is active; if false, only those in `enabled`. Boolean.",
+        examples=[False],
+    )
+    enabled: WorkflowSlugs = Field(
+        default=(),
+        description="Workflows to activate besides: of the catalogue, or all if `auto` is false. List of slugs.",
+    )
+    disabled: WorkflowSlugs = Field(
+        default=(), description="Workflows that never start, whatever else says so. List of slugs."
+    )
+
+
+class SecretSettings(Section):
+    """Where secrets are read from, besides the environment (`EVENTCORE_SECRET_<NAME>`)."""
+
+    file: Text | None = Field(
+        default=None,
+        description="TOML or JSON file of secrets, with mode 0600. Path, relative to the home; without it, none.",
+        examples=["secrets.toml"],
+    )
+
+
+class Settings(Section):
+    """All of `eventcore.toml`. Every table and every key may be left out."""
+
+    engine: EngineSettings = Field(default=EngineSettings(), description="The engine as a whole.")
+    history: HistorySettings = Field(default=HistorySettings(), description="How much of the history is kept.")
+    store: StoreSettings = Field(default=StoreSettings(), description="Where everything is kept.")
+    plugins: PluginSettings = Field(default=PluginSettings(), description="Which plugins run, and with what.")
+    hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")
+    workflows: WorkflowSettings = Field(default=WorkflowSettings(), description="Which workflows can be started.")
+    secrets: SecretSettings = Field(default=SecretSettings(), description="Where secrets are read from.")
+
+    @classmethod
+    def defaults(cls) -> Settings:
+        """The settings of a home whose `eventcore.toml` is empty."""
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class SettingInfo:
+    """One key of `eventcore.toml`.
+
+    Attributes:
+        section: the table it stands in, such as `plugins`.
+        key: its name in that table.
+        default: the value it has when left out; None where there is none.
+        description: what it means, with type and unit.
+        example: another value it may have, or None where the default shows enough.
+    """
+
+    section: str
+    key: str
+    default: Any
+    description: str
+    example: Any = None
+
+
+def reference() -> Iterator[SettingInfo]:
+    """Every key there is, in the order of the file."""
+    for section, field in Settings.model_fields.items():
+        table = type(field.default)
+        for key, info in table.model_fields.items():
+            default = info.get_default(call_default_factory=True)
+            example = info.examples[0] if info.examples else None
+            yield SettingInfo(section, key, default, info.description or "", example)
+
+
+def known_keys(path: Iterable[str | int]) -> tuple[str, ...]:
+    """The keys that may stand in the table at `path`; nothing where any key may."""
+    keys: Mapping[str, Any] = Settings.model_fields
+    for part in path:
+        field = keys.get(str(part))
+        if field is None or not isinstance(field.default, Section):
+            return ()
+        keys = type(field.default).model_fields
+    return tuple(keys)

@@ -1,0 +1,212 @@
+"""`core.workflows`: what users call."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+from weakref import WeakSet
+
+import anyio
+
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import Conflict, IdempotencyConflict, NotFound, RunFailed, UnknownIntent
+from eventcore.kernel.event import Event
+from eventcore.kernel.json import decode
+from eventcore.kernel.ports import Clock, Invoker, Store
+from eventcore.kernel.records import LIVE, KeyAbsent, Run, RunQuery
+from eventcore.workflows.definition import Workflow
+from eventcore.workflows.launch import Launcher, Staged, start_key
+from eventcore.workflows.plan import Plan
+from eventcore.workflows.registry import Registry
+from eventcore.workflows.runner import Commit, Runner
+
+
+class RunHandle:
+    """A run that was started or looked up.
+
+    Attributes:
+        id: the run's id.
+        slug: the workflow's.
+    """
+
+    def __init__(self, run_id: str, slug: str, load: Callable[[str], Awaitable[Run]]) -> None:
+        self.id, self.slug = run_id, slug
+        self._load = load
+        self._over = anyio.Event()
+        self._data: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"RunHandle({self.slug!r}, {self.id!r})"
+
+    async def row(self) -> Run:
+        """The run's head row as it is now."""
+        return await self._load(self.id)
+
+    async def status(self) -> str:
+        """`queued`, `running`, `waiting`, `paused`, `completed`, `failed`, `cancelled` or `terminated`."""
+        return str((await self.row()).status)
+
+    async def result(self, timeout: float | None = 60.0) -> Any:
+        """Wait for the end and return the run's outputs.
+
+        Args:
+            timeout: seconds to wait; None waits for ever. The run goes on when the wait is given up.
+
+        Raises:
+            RunFailed: the run failed or was cancelled; `details` hold its status, step and error.
+            TimeoutError: it is not over yet.
+        """
+        if self._data is None:
+            await self._look()
+        with anyio.fail_after(timeout):
+            await self._over.wait()
+        assert self._data is not None
+        if self._data["status"] == "completed":
+            return self._data["output"]
+        error = self._data.get("error") or {}
+        raise RunFailed(
+            f"{self.slug} {self._data['status']}: {error.get('message', 'no reason given')}",
+            run=self.id,
+            status=self._data["status"],
+            step=error.get("step"),
+            error=error,
+        )
+
+    async def _look(self) -> None:
+        row = await self.row()
+        if row.status not in LIVE and self._data is None:
+            self.end({"status": row.status, "output": _decoded(row.raw_output), "error": _decoded(row.raw_error)})
+
+    def end(self, data: dict[str, Any]) -> None:
+        """The run is over; `data` is that of its `workflow_completed`."""
+        self._data = data
+        self._over.set()
+
+
+def _decoded(raw: bytes | None) -> Any:
+    return None if raw is None else decode(raw)
+
+
+class Workflows:
+    """Definitions and runs; reached as `core.workflows`."""
+
+    def __init__(
+        self,
+        *,
+        registry: Registry,
+        launcher: Launcher,
+        store: Store,
+        commit: Commit,
+        clock: Clock,
+        invoker: Invoker,
+        context: Callable[[], CallContext],
+        reach: Callable[[str], None],
+    ) -> None:
+        self.registry, self.launcher = registry, launcher
+        self._store, self._commit, self._clock, self._invoker = store, commit, clock, invoker
+        self._context, self._reach = context, reach
+        self._handles: dict[str, WeakSet[RunHandle]] = {}
+        self.runner: Runner | None = None
+
+    def define(self, source: str | Mapping[str, Any] | Workflow | Path, file: str = "<definition>") -> Plan:
+        """Register a workflow: YAML text, a mapping, a `Workflow` model, or a path to a YAML file.
+
+        Raises:
+            InvalidDefinition: with file, line and key of each mistake.
+        """
+        return self.registry.define(source, file)
+
+    def definitions(self) -> list[Plan]:
+        """All definitions, by slug."""
+        return [*self.registry]
+
+    async def start(
+        self,
+        slug: str,
+        inputs: Mapping[str, Any] | None = None,
+        *,
+        idempotency_key: str | None = None,
+        context: CallContext | None = None,
+    ) -> RunHandle:
+        """Start a run and return once it is durable.
+
+        Args:
+            slug: a defined workflow.
+            inputs: checked against the definition's schema.
+            idempotency_key: the same key again, within seven days, returns the first run.
+            context: on whose behalf; the run's steps call with these roles. Default: the current caller.
+
+        Raises:
+            UnknownWorkflow: no such slug.
+            UnknownIntent: a step calls an intent that nobody answers.
+            InvalidPayload: the inputs do not fit.
+            IdempotencyConflict: the key was used with other inputs.
+        """
+        plan = self.registry.get(slug)
+        caller = context or self._context()
+        for intent in sorted(plan.intents):
+            if not self._invoker.knows(intent, caller.tenant):
+                raise UnknownIntent(
+                    f"{slug} calls the intent {intent!r}, which nobody answers",
+                    hint=f"enable a plugin that has it: eventcore plugins list --intent {intent}",
+                )
+        staged = self.launcher.stage(plan, inputs or {}, caller, key=idempotency_key)
+        handle = self._handle(staged.active.run, live=True)
+        self._reach("run.before_start")
+        try:
+            await self._commit(staged.batch, staged.guards)
+        except Conflict as conflict:
+            self.launcher.take(staged.active.run.id)
+            self._handles.pop(staged.active.run.id, None)
+            if idempotency_key is None or not isinstance(conflict.guard, KeyAbsent):
+                raise
+            return await self._first(staged, idempotency_key)
+        return handle
+
+    async def _first(self, staged: Staged, key: str) -> RunHandle:
+        """The run that was started under this key before."""
+        run = staged.active.run
+        mine = start_key(run.tenant, run.slug, key, run.raw_inputs, run.id, run.created)
+        known = await self._store.key(mine.tenant, mine.scope, mine.key, self._clock.now())
+        if known is None:
+            raise Conflict(f"the key {key!r} of {run.slug} expired while it was being used; start again")
+        if known.digest != mine.digest:
+            raise IdempotencyConflict(
+                f"the idempotency key {key!r} of {run.slug} belongs to run {known.ref}, which has other inputs"
+            )
+        return await self.run(known.ref)
+
+    async def run(self, run_id: str) -> RunHandle:
+        """A run by id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        row = await self._load(run_id)
+        return self._handle(row, live=row.status in LIVE)
+
+    async def runs(
+        self, *, slug: str | None = None, statuses: tuple[str, ...] = (), before: str | None = None, limit: int = 50
+    ) -> list[Run]:
+        """Runs, newest first. `before` is the last id of the page before this one."""
+        tenant = self._context().tenant
+        return await self._store.runs(RunQuery(tenant, slug, statuses, before, limit))
+
+    async def _load(self, run_id: str) -> Run:
+        run = await self._store.run(run_id)
+        if run is None or run.tenant != self._context().tenant:
+            raise NotFound(f"there is no run {run_id}", hint="eventcore runs list")
+        return run
+
+    def _handle(self, run: Run, *, live: bool) -> RunHandle:
+        handle = RunHandle(run.id, run.slug, self._load)
+        if live:
+            self._handles.setdefault(run.id, WeakSet()).add(handle)
+        return handle
+
+    def ended(self, event: Event) -> None:
+        """A `workflow_completed` was committed: tell who waits for that run."""
+        handles = self._handles.pop(event.run or "", None)
+        for handle in handles or ():
+            handle.end(event.data)

@@ -1,0 +1,185 @@
+"""Starting runs: by hand, from an event in the event's own commit, and from a plugin's call."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from eventcore.kernel.context import CallContext, Cause, loop_in
+from eventcore.kernel.errors import EventCoreError, LoopDetected
+from eventcore.kernel.event import Event
+from eventcore.kernel.json import encode, text_digest
+from eventcore.kernel.ports import Clock, Ids
+from eventcore.kernel.records import Batch, Definition, Guard, JournalEntry, Key, KeyAbsent, LogEntry, Run
+from eventcore.workflows.plan import Plan, TriggerPlan
+from eventcore.workflows.reducer import Begun, Decision, reduce
+from eventcore.workflows.registry import Registry
+from eventcore.workflows.scribe import Active, Scribe, initial_state
+
+#: How long a start's idempotency key is remembered, in seconds.
+KEY_WINDOW = 7 * 86400.0
+_MAX_STAGED = 100_000
+
+
+@dataclass(slots=True)
+class Staged:
+    """A run that is ready to be committed: its rows, and what to do once they are."""
+
+    active: Active
+    decision: Decision
+    batch: Batch
+    guards: tuple[Guard, ...]
+
+
+class Launcher:
+    """Prepares runs. Implements `WorkflowStarter` for plugins and `Contributor` for the bus.
+
+    What is staged here is driven when the runner sees its `workflow_started` in a commit. Staged runs whose commit
+    never came are forgotten, oldest first.
+    """
+
+    def __init__(self, registry: Registry, scribe: Scribe, ids: Ids, clock: Clock, *, owner: str, lease: float) -> None:
+        self._registry, self._scribe, self._ids, self._clock = registry, scribe, ids, clock
+        self._owner, self._lease = owner, lease
+        self._staged: OrderedDict[str, Staged] = OrderedDict()
+        self._stored: set[str] = set()
+
+    def take(self, run_id: str) -> Staged | None:
+        """The staged run, once."""
+        staged = self._staged.pop(run_id, None)
+        if staged is not None:
+            self._stored.add(staged.active.plan.hash)
+        return staged
+
+    # -- WorkflowStarter ---------------------------------------------------------------------------------------------
+
+    def knows(self, slug: str, tenant: str) -> bool:
+        return self._registry.find(slug) is not None
+
+    def stage_start(
+        self, slug: str, inputs: Mapping[str, Any], context: CallContext, *, key: str | None = None
+    ) -> tuple[Batch, tuple[Guard, ...], str]:
+        staged = self.stage(self._registry.get(slug), inputs, context, key=key)
+        return staged.batch, staged.guards, staged.active.run.id
+
+    # -- Contributor -------------------------------------------------------------------------------------------------
+
+    def contribute(self, entries: Sequence[LogEntry]) -> tuple[Batch, tuple[Guard, ...]] | None:
+        batch = Batch()
+        for entry in entries:
+            event = entry.event if isinstance(entry, JournalEntry) else entry
+            for plan, trigger in self._registry.triggers(event.type):
+                batch.add(self._triggered(plan, trigger, event))
+        return (batch, ()) if batch else None
+
+    def _triggered(self, plan: Plan, trigger: TriggerPlan, event: Event) -> Batch:
+        """The rows of a run that `event` starts, none if it does not, or those of `trigger_failed`."""
+        scope = {"event": event.as_dict()}
+        # No key guards these starts: they are in the commit of an event that is itself stored only once.
+        context = CallContext(event.tenant, event.actor, event.roles, cause=event.cause())
+        try:
+            if trigger.condition is not None and not trigger.condition(scope):
+                return Batch()
+            inputs = trigger.inputs(scope)
+            return self.stage(plan, inputs, context, trigger=trigger.id, event=event).batch
+        except EventCoreError as error:
+            return self._failed(plan, trigger, event, error)
+
+    def _failed(self, plan: Plan, trigger: TriggerPlan, event: Event, error: EventCoreError) -> Batch:
+        kind = "bus_loop_detected" if isinstance(error, LoopDetected) else "trigger_failed"
+        if event.type == kind:  # a trigger on trigger_failed that fails must not feed itself
+            return Batch()
+        data = {"slug": plan.slug, "trigger": trigger.id, "event": event.id, "type": event.type, **error.as_dict()}
+        if kind == "bus_loop_detected":
+            data["members"] = sorted({who for who, _, _ in event.path})
+        failed = Event(
+            id=self._ids.new(),
+            type=kind,
+            source=f"/workflows/{plan.slug}",
+            at=self._clock.now(),
+            raw=encode(data),
+            tenant=event.tenant,
+            correlation_id=event.correlation_id,
+            causation_id=event.id,
+        )
+        return Batch(log=[failed])
+
+    # -- staging -----------------------------------------------------------------------------------------------------
+
+    def stage(
+        self,
+        plan: Plan,
+        inputs: Mapping[str, Any],
+        context: CallContext,
+        *,
+        key: str | None = None,
+        trigger: str | None = None,
+        event: Event | None = None,
+    ) -> Staged:
+        """Everything of a new run's first commit, the start of its first steps included.
+
+        Raises:
+            InvalidPayload: the inputs do not fit the schema.
+            LoopDetected: the run would close a causal loop.
+        """
+        raw_inputs = plan.check_inputs(inputs)
+        run = self._run(plan, raw_inputs, context, trigger, event)
+        at = run.created
+        active = Active(run, plan, initial_state(run))
+        decision = reduce(plan, active.state, Begun(at))
+        active.state = decision.state
+        batch = self._scribe.opening(active, decision, at)
+        if plan.hash not in self._stored:
+            batch.definitions.append(Definition(plan.hash, run.tenant, plan.slug, plan.raw, at))
+        guards: tuple[Guard, ...] = ()
+        if key is not None:
+            row = start_key(run.tenant, plan.slug, key, raw_inputs, run.id, at)
+            batch.keys.append(row)
+            guards = (KeyAbsent(row.tenant, row.scope, row.key, at),)
+        staged = Staged(active, decision, batch, guards)
+        self._staged[run.id] = staged
+        if len(self._staged) > _MAX_STAGED:
+            self._staged.popitem(last=False)
+        return staged
+
+    def _run(
+        self, plan: Plan, raw_inputs: bytes, context: CallContext, trigger: str | None, event: Event | None
+    ) -> Run:
+        cause = context.cause
+        what = event.type if event else "start"
+        chain = (*cause.path, (f"workflow:{plan.slug}", what, (event.key or "") if event else ""))
+        if why := loop_in(Cause(hops=cause.hops, path=chain)):
+            raise LoopDetected(f"starting {plan.slug} would close a loop: {why}")
+        run_id = self._ids.new()
+        at = self._clock.now()
+        return Run(
+            id=run_id,
+            tenant=context.tenant,
+            slug=plan.slug,
+            definition=plan.hash,
+            status="running",
+            raw_inputs=raw_inputs,
+            actor=context.actor,
+            roles=tuple(sorted(context.roles)),
+            created=at,
+            updated=at,
+            correlation_id=cause.correlation or run_id,
+            causation_id=cause.event,
+            hops=cause.hops,
+            chain=chain,
+            traceparent=cause.traceparent,
+            trigger=trigger,
+            raw_trigger_event=encode(event.as_dict()) if event else None,
+            parent=cause.run,
+            owner=self._owner,
+            fence=1,
+            lease_until=at + self._lease,
+        )
+
+
+def start_key(tenant: str, slug: str, key: str, raw_inputs: bytes, run: str, at: float) -> Key:
+    """The idempotency key row of a start."""
+    from_inputs = text_digest(raw_inputs.decode())
+    return Key(tenant, f"start:{slug}", key, from_inputs, run, at + KEY_WINDOW)

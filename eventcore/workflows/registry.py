@@ -1,0 +1,105 @@
+"""The definitions that an engine knows by slug, and which events start them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from eventcore.kernel.errors import UnknownWorkflow
+from eventcore.kernel.names import did_you_mean, is_literal, pattern
+from eventcore.workflows.definition import Workflow, parse_workflow, read_workflow
+from eventcore.workflows.expressions import Expressions
+from eventcore.workflows.plan import Plan, TriggerPlan, compile_plan
+
+
+class Registry:
+    """Plans by slug, with their triggers indexed by event type; old plans by hash, for runs pinned to them."""
+
+    def __init__(self) -> None:
+        self._expressions = Expressions()
+        self._plans: dict[str, Plan] = {}
+        self._by_hash: dict[str, Plan] = {}
+        self._origins: dict[str, str] = {}
+        self._literal: dict[str, list[tuple[Plan, TriggerPlan]]] = {}
+        self._patterns: list[tuple[Plan, TriggerPlan]] = []
+
+    def compile(self, source: str | Mapping[str, Any] | Workflow | Path, file: str = "<definition>") -> Plan:
+        """A plan that is not registered: what `validate` needs.
+
+        Raises:
+            InvalidDefinition: with file, line and key of each mistake.
+        """
+        if isinstance(source, Path):
+            workflow, place = read_workflow(source)
+        else:
+            workflow, place = parse_workflow(source, file)
+        return compile_plan(workflow, self._expressions, place)
+
+    def define(self, source: str | Mapping[str, Any] | Workflow | Path, file: str = "<definition>") -> Plan:
+        """Register a definition, or replace the one of its slug. Runs in flight keep the one they started with.
+
+        Raises:
+            InvalidDefinition: with file, line and key of each mistake.
+        """
+        plan = self.compile(source, file)
+        self._plans[plan.slug] = self._by_hash[plan.hash] = plan
+        self._origins[plan.slug] = str(source) if isinstance(source, Path) else file
+        self._index()
+        return plan
+
+    def remove(self, slug: str) -> None:
+        """Forget a definition; runs pinned to it go on."""
+        self._plans.pop(slug, None)
+        self._origins.pop(slug, None)
+        self._index()
+
+    def origin(self, slug: str) -> str:
+        """The file (or `<definition>`) that a slug came from."""
+        return self._origins[slug]
+
+    def get(self, slug: str) -> Plan:
+        """The plan of a slug.
+
+        Raises:
+            UnknownWorkflow: there is none; names the nearest slug and the places searched.
+        """
+        plan = self._plans.get(slug)
+        if plan is None:
+            raise UnknownWorkflow(
+                f"there is no workflow {slug!r}{did_you_mean(slug, self._plans)}",
+                hint="searched: the home's workflows/, the enabled ones of the catalogue, and those defined in code",
+            )
+        return plan
+
+    def find(self, slug: str) -> Plan | None:
+        return self._plans.get(slug)
+
+    def pinned(self, digest: str) -> Plan | None:
+        """The plan with this hash, if it is known."""
+        return self._by_hash.get(digest)
+
+    def pin(self, raw: bytes, slug: str) -> Plan:
+        """Compile a stored definition for the runs that are pinned to it."""
+        plan = self.compile(raw.decode(), f"<stored definition of {slug}>")
+        self._by_hash[plan.hash] = plan
+        return plan
+
+    def __iter__(self) -> Iterator[Plan]:
+        return iter(sorted(self._plans.values(), key=lambda plan: plan.slug))
+
+    def triggers(self, event_type: str) -> Iterator[tuple[Plan, TriggerPlan]]:
+        """The triggers that listen to this type, in order of slug and place."""
+        yield from self._literal.get(event_type, ())
+        for plan, trigger in self._patterns:
+            if pattern(trigger.pattern).fullmatch(event_type):
+                yield plan, trigger
+
+    def _index(self) -> None:
+        self._literal, self._patterns = {}, []
+        for plan in self:
+            for trigger in plan.triggers:
+                if is_literal(trigger.pattern):
+                    self._literal.setdefault(trigger.pattern, []).append((plan, trigger))
+                else:
+                    self._patterns.append((plan, trigger))

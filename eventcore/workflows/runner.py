@@ -1,0 +1,452 @@
+"""The runner: carries out what the reducer decides, and commits each tick before the next thing happens.
+
+One task drives a run while something of it is being called. A run that only waits (for a timer, or for an intent that
+nobody answers yet) costs no task and no memory but a row: a timer or a newly known intent loads it again.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup
+
+from eventcore.kernel.errors import Conflict, EventCoreError, PluginFailed, PluginTimeout, StoreError
+from eventcore.kernel.event import MAX_PAYLOAD, Event
+from eventcore.kernel.ids import step_key
+from eventcore.kernel.json import decode, encode
+from eventcore.kernel.ports import Clock, Faults, Invoker, Metrics, Randomness, Store
+from eventcore.kernel.records import LIVE, Batch, Guard, LogEntry, Run, RunAt, Timer
+from eventcore.workflows.launch import Launcher
+from eventcore.workflows.plan import Plan
+from eventcore.workflows.reducer import (
+    Call,
+    Decision,
+    Resumed,
+    StepBroke,
+    StepSucceeded,
+    Tick,
+    TimerFired,
+    fold,
+    reduce,
+)
+from eventcore.workflows.registry import Registry
+from eventcore.workflows.scribe import Active, Scribe, entries_of, initial_state
+
+log = logging.getLogger("eventcore.workflows")
+
+Commit = Callable[[Batch, Sequence[Guard]], Any]
+
+#: How long an engine holds a run without renewing, in seconds.
+LEASE = 30.0
+#: How long an in-process function may take when its step sets no timeout, in seconds.
+STEP_TIMEOUT = 300.0
+_STORE_RETRY = (0.1, 0.5, 2.0, 5.0, 15.0)
+_IDLE_POLL = 3600.0
+_AFTER_FIRING = 0.005
+_NOTHING_OURS = 1.0
+_AFTER_A_BUG = 30.0
+
+
+@dataclass(slots=True)
+class Arrival:
+    """A tick, with what has to be committed along with it."""
+
+    tick: Tick
+    effects: Batch | None = None
+    guards: tuple[Guard, ...] = ()
+
+
+@dataclass(slots=True)
+class Driven:
+    """An active run with its inbox."""
+
+    active: Active
+    inbox: deque[Arrival] = field(default_factory=deque)
+    bell: anyio.Event = field(default_factory=anyio.Event)
+    calls: int = 0
+    parked: list[Call] = field(default_factory=list)
+
+    def put(self, arrival: Arrival) -> None:
+        self.inbox.append(arrival)
+        self.bell.set()
+
+    async def next(self) -> Arrival:
+        while not self.inbox:
+            self.bell = anyio.Event()
+            await self.bell.wait()
+        return self.inbox.popleft()
+
+
+class Runner:
+    """Drives the runs that this engine owns.
+
+    Args:
+        owner: this engine's name in claims.
+        commit: the bus's commit, so that triggers see what runs emit.
+        on_end: told of each run that ends here or elsewhere: (run id, status, data of `workflow_completed`).
+    """
+
+    def __init__(
+        self,
+        *,
+        owner: str,
+        store: Store,
+        commit: Commit,
+        clock: Clock,
+        randomness: Randomness,
+        metrics: Metrics,
+        faults: Faults,
+        invoker: Invoker,
+        registry: Registry,
+        scribe: Scribe,
+        launcher: Launcher,
+        on_end: Callable[[Event], None],
+        lease: float = LEASE,
+    ) -> None:
+        self._owner, self._lease = owner, lease
+        self._store, self._commit, self._clock, self._randomness = store, commit, clock, randomness
+        self._metrics, self._faults, self._invoker = metrics, faults, invoker
+        self._registry, self._scribe, self._launcher, self._on_end = registry, scribe, launcher, on_end
+        self._driven: dict[str, Driven] = {}
+        self._parked: set[str] = set()
+        self._tasks: TaskGroup | None = None
+        self._timer_bell = anyio.Event()
+        self._next_due = float("inf")
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def start(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
+        """Begin to drive: watch commits, keep timers and leases."""
+        self._tasks = tasks
+        stack.callback(self._store.watch(self._committed))
+        tasks.start_soon(self._keep_timers, name="eventcore timers")
+        tasks.start_soon(self._keep_leases, name="eventcore leases")
+
+    @property
+    def idle(self) -> bool:
+        """Whether no run of this engine is being driven; runs that wait for a time or an intent do not count."""
+        return not self._driven
+
+    async def recover(self) -> int:
+        """Take over live runs that nobody holds and go on with them; return how many."""
+        count = 0
+        while runs := await self._store.claim(self._owner, self._clock.now(), self._lease):
+            for run in runs:
+                await self._go_on(run, Resumed(self._clock.now()))
+            count += len(runs)
+        return count
+
+    def intents_changed(self) -> None:
+        """Go on with what was waiting for an intent that is known now."""
+        for driven in list(self._driven.values()):
+            ready = [call for call in driven.parked if self._known(driven, call)]
+            driven.parked = [call for call in driven.parked if call not in ready]
+            self._call_beside(driven, ready)
+        for run_id in list(self._parked):
+            self._parked.discard(run_id)
+            self._spawn(self._wake, run_id)
+
+    def _known(self, driven: Driven, call: Call) -> bool:
+        return self._invoker.knows(call.intent, driven.active.run.tenant)
+
+    def _spawn(self, function: Callable[..., Any], *args: Any) -> None:
+        if self._tasks is not None:
+            self._tasks.start_soon(function, *args, name=f"eventcore {function.__name__}")
+
+    # -- beginnings --------------------------------------------------------------------------------------------------
+
+    def _committed(self, entries: Sequence[LogEntry]) -> None:
+        for entry in entries:
+            if type(entry) is not Event:
+                continue
+            if entry.type == "workflow_started" and entry.run:
+                self._started(entry.run)
+            elif entry.type == "workflow_completed":
+                self._on_end(entry)
+
+    def _started(self, run_id: str) -> None:
+        staged = self._launcher.take(run_id)
+        if staged is None:
+            return
+        self._faults.reach("run.after_start")
+        for wait in staged.decision.waits:
+            self._expect(wait.due)
+        if staged.decision.end is None:
+            driven = self._driven[run_id] = Driven(staged.active)
+            self._spawn(self._drive, driven, staged.decision.calls)
+        else:
+            self._count_end(staged.active.run, staged.decision)
+
+    async def _go_on(self, run: Run, tick: Tick) -> None:
+        """Load a run, and drive it from `tick`."""
+        plan = await self._plan_of(run)
+        if plan is None:
+            log.error("run %s of %s cannot go on: its definition is gone", run.id, run.slug)
+            return
+        journal = await self._store.journal(run.id)
+        state = fold(initial_state(run), entries_of(journal))
+        started = {entry.step: entry.event.id for entry in journal if entry.event.type == "step_started"}
+        driven = Driven(Active(run, plan, state, started))
+        if run.id in self._driven:  # somebody else loaded it while we read
+            self._driven[run.id].put(Arrival(tick))
+            return
+        self._driven[run.id] = driven
+        driven.put(Arrival(tick))
+        self._spawn(self._drive, driven, [])
+
+    async def _plan_of(self, run: Run) -> Plan | None:
+        plan = self._registry.pinned(run.definition)
+        if plan is None and (stored := await self._store.definition(run.definition)):
+            plan = self._registry.pin(stored.raw, run.slug)
+        return plan
+
+    async def _wake(self, run_id: str) -> None:
+        run = await self._store.run(run_id)
+        if run is not None and run.status in LIVE and run.owner == self._owner:
+            await self._go_on(run, Resumed(self._clock.now()))
+
+    async def _wake_later(self, run_id: str) -> None:
+        await self._clock.sleep(_AFTER_A_BUG)
+        await self._wake(run_id)
+
+    # -- driving -----------------------------------------------------------------------------------------------------
+
+    async def _drive(self, driven: Driven, calls: list[Call]) -> None:
+        run = driven.active.run
+        try:
+            while True:
+                await self._make_calls(driven, calls)
+                if not driven.inbox and not driven.calls and await self._rest(driven):
+                    return
+                arrival = await driven.next()
+                decision = await self._settle(driven, arrival)
+                if decision is None or decision.end is not None:
+                    return
+                calls = decision.calls
+        except Exception:
+            # A bug of ours. The run stays live in the store and is taken up again: it must not be lost.
+            log.exception("driving run %s of %s failed; trying again in %g s", run.id, run.slug, _AFTER_A_BUG)
+            self._spawn(self._wake_later, run.id)
+        finally:
+            if self._driven.get(run.id) is driven:
+                del self._driven[run.id]
+
+    async def _make_calls(self, driven: Driven, calls: list[Call]) -> None:
+        ready = [call for call in calls if self._known(driven, call)]
+        driven.parked.extend(call for call in calls if call not in ready)
+        if len(ready) == 1 and not driven.calls:
+            driven.inbox.append(await self._call(driven.active, ready[0]))  # no task for the plain sequence
+        else:
+            self._call_beside(driven, ready)
+
+    def _call_beside(self, driven: Driven, calls: list[Call]) -> None:
+        for call in calls:
+            driven.calls += 1
+            self._spawn(self._call_and_put, driven, call)
+
+    async def _call_and_put(self, driven: Driven, call: Call) -> None:
+        try:
+            driven.put(await self._call(driven.active, call))
+        finally:
+            driven.calls -= 1
+
+    async def _rest(self, driven: Driven) -> bool:
+        """Let go of a run that can do nothing now. False if something came in meanwhile."""
+        run = driven.active.run
+        if driven.parked:
+            if run.status != "waiting":
+                log.warning("run %s of %s waits for the intent %s", run.id, run.slug, driven.parked[0].intent)
+                await self._commit_or_wait(self._scribe.parked(driven.active, driven.parked, self._clock.now()), [])
+                run.version, run.status = run.version + 1, "waiting"
+            if driven.inbox or driven.calls:
+                return False
+            self._parked.add(run.id)
+        del self._driven[run.id]
+        return True
+
+    # -- calling -----------------------------------------------------------------------------------------------------
+
+    async def _call(self, active: Active, call: Call) -> Arrival:
+        """Call the intent of a step; whatever happens becomes a tick."""
+        run = active.run
+        metadata = {
+            "call_id": f"{run.id}/{call.path}#{call.attempt}",
+            "idempotency_key": step_key(run.id, call.path),
+            "run": run.id,
+            "step": call.path,
+            "attempt": call.attempt,
+            "tenant": run.tenant,
+        }
+        self._faults.reach("step.before_call")
+        timeout = STEP_TIMEOUT if call.timeout is None else call.timeout
+        try:
+            with anyio.fail_after(timeout):
+                done = await self._invoker.invoke(call.intent, call.params, active.context(call.path), metadata)
+            output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
+        except TimeoutError:
+            return self._broke(call, PluginTimeout(f"{call.intent} ran over the step's {timeout:g} s"))
+        except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's
+            return self._broke(call, error)
+        self._faults.reach("step.after_call")
+        if isinstance(output, dict) and output.get("success") is False:
+            return self._broke(call, _reported_failure(call, output))
+        tick = StepSucceeded(call.path, call.attempt, output, self._clock.now())
+        return Arrival(tick, done.effects, done.guards)
+
+    def _broke(self, call: Call, error: BaseException) -> Arrival:
+        kind = error.kind if isinstance(error, PluginFailed) and error.kind != "PluginFailed" else type(error).__name__
+        message = error.message if isinstance(error, EventCoreError) else str(error)
+        after = error.details.get("retry_after") if isinstance(error, EventCoreError) else None
+        body = {"type": kind, "message": message[:2000]}
+        return Arrival(StepBroke(call.path, call.attempt, body, self._clock.now(), self._randomness.random(), after))
+
+    # -- committing --------------------------------------------------------------------------------------------------
+
+    async def _settle(self, driven: Driven, arrival: Arrival) -> Decision | None:
+        """Reduce one tick and commit what it decides. None: the run is not ours any more."""
+        active = driven.active
+        while True:
+            decision = reduce(active.plan, active.state, arrival.tick)
+            if not (decision.entries or decision.waits or decision.end or arrival.effects or decision.waits_done):
+                return decision  # too late or already done: nothing to say, and nothing to undo
+            try:
+                if not await self._store_tick(driven, decision, arrival):
+                    return None
+            except Conflict as conflict:
+                arrival = self._effects_refused(arrival, conflict)
+                continue
+            except EventCoreError as error:
+                arrival = self._effects_refused(arrival, error)
+                continue
+            return decision
+
+    def _effects_refused(self, arrival: Arrival, error: EventCoreError) -> Arrival:
+        """What a step wanted to commit along with its completion is not acceptable: the step failed."""
+        tick = arrival.tick
+        if not isinstance(tick, StepSucceeded):
+            raise error
+        body = {"type": type(error).__name__, "message": error.message}
+        return Arrival(StepBroke(tick.path, tick.attempt, body, tick.at, self._randomness.random()))
+
+    async def _store_tick(self, driven: Driven, decision: Decision, arrival: Arrival) -> bool:
+        """Commit a decision. False: another engine has taken the run over.
+
+        Raises:
+            Conflict, EventCoreError: what the step wants to commit beside it does not hold.
+        """
+        active = driven.active
+        run = active.run
+        batch = self._scribe.progress(
+            active, decision, arrival.tick.at, busy=bool(driven.calls or _callable(decision, self._known, driven))
+        )
+        if arrival.effects is not None:
+            batch.add(arrival.effects)
+        guards = [RunAt(run.id, run.version, run.fence), *arrival.guards]
+        self._faults.reach("run.before_end" if decision.end else "step.before_commit")
+        try:
+            await self._commit_or_wait(batch, guards)
+        except Conflict as conflict:
+            if isinstance(conflict.guard, RunAt) and conflict.guard.run == run.id:
+                log.info("run %s is driven by another engine now", run.id)
+                return False
+            raise
+        move = batch.moves[0]
+        run.version, run.status, run.updated = move.version, move.status, move.updated
+        active.state = decision.state
+        for wait in decision.waits:
+            self._expect(wait.due)
+        self._count(run, decision)
+        self._faults.reach("run.after_end" if decision.end else "step.after_commit")
+        return True
+
+    async def _commit_or_wait(self, batch: Batch, guards: list[Guard]) -> None:
+        """Commit; while the store cannot write, try again, so that no run is stranded by a bad minute."""
+        delays = iter(_STORE_RETRY)
+        while True:
+            try:
+                await self._commit(batch, guards)
+            except StoreError as error:
+                delay = next(delays, _STORE_RETRY[-1])
+                log.error("the store cannot commit (%s); trying again in %g s", error, delay)
+                await self._clock.sleep(delay)
+            else:
+                return
+
+    def _count(self, run: Run, decision: Decision) -> None:
+        for entry in decision.entries:
+            if entry.type == "step_completed":
+                self._metrics.count("eventcore_steps_total", slug=run.slug, outcome=entry.data["status"])
+        if decision.end is not None:
+            self._count_end(run, decision)
+
+    def _count_end(self, run: Run, decision: Decision) -> None:
+        assert decision.end is not None
+        self._metrics.count("eventcore_runs_total", slug=run.slug, status=decision.end.status)
+        self._metrics.observe("eventcore_run_seconds", max(0.0, run.updated - run.created), slug=run.slug)
+
+    # -- timers and leases -------------------------------------------------------------------------------------------
+
+    def _expect(self, due: float) -> None:
+        """A timer was stored; wake the keeper if it is the next one."""
+        if due < self._next_due:
+            self._timer_bell.set()
+
+    async def _keep_timers(self) -> None:
+        while True:
+            self._timer_bell = anyio.Event()
+            self._next_due = await self._store.next_timer() or float("inf")
+            wait = min(self._next_due - self._clock.now(), _IDLE_POLL)
+            if wait <= 0:
+                # What is due but not ours, or not yet committed as done, must not make this loop spin.
+                wait = _AFTER_FIRING if await self._fire_due() else _NOTHING_OURS
+            with anyio.move_on_after(wait):
+                await self._timer_bell.wait()
+
+    async def _fire_due(self) -> int:
+        """Fire what is due; return how many timers were ours."""
+        fired = 0
+        try:
+            for timer in await self._store.timers(self._clock.now()):
+                fired += await self._fire(timer)
+        except StoreError as error:
+            log.error("timers could not fire: %s", error)
+        return fired
+
+    async def _fire(self, timer: Timer) -> bool:
+        tick = TimerFired(decode(timer.raw)["path"], self._clock.now())
+        if driven := self._driven.get(timer.run):
+            driven.put(Arrival(tick))
+            return True
+        run = await self._store.run(timer.run)
+        if run is None or run.status not in LIVE:
+            await self._commit_or_wait(Batch(timers_done=[timer.id]), [])
+            return True
+        if run.owner != self._owner:
+            return False
+        await self._go_on(run, tick)
+        return True
+
+    async def _keep_leases(self) -> None:
+        while True:
+            await self._clock.sleep(self._lease / 3)
+            try:
+                await self._store.renew(self._owner, self._clock.now(), self._lease)
+                await self.recover()
+            except StoreError as error:
+                log.error("leases could not be renewed: %s", error)
+
+
+def _callable(decision: Decision, known: Callable[[Driven, Call], bool], driven: Driven) -> list[Call]:
+    return [call for call in decision.calls if known(driven, call)]
+
+
+def _reported_failure(call: Call, output: dict[str, Any]) -> PluginFailed:
+    """A result `{"success": false}` is a failure that the handler reports instead of raising."""
+    message = output.get("message") or output.get("error") or f"{call.intent} reported a failure"
+    return PluginFailed(str(message), kind=str(output.get("error") or "PluginFailed"))

@@ -1,0 +1,189 @@
+"""Turns decisions of the reducer into batches: the rows and events that a commit holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+from eventcore.kernel.context import CallContext, Cause, PathEntry
+from eventcore.kernel.event import MAX_PAYLOAD, Event
+from eventcore.kernel.json import decode, encode
+from eventcore.kernel.ports import Ids
+from eventcore.kernel.records import Batch, JournalEntry, Run, RunMove, RunStatus, Timer
+from eventcore.workflows.plan import Plan
+from eventcore.workflows.reducer import Call, Decision, Entry, State
+
+
+@dataclass(slots=True)
+class Active:
+    """A run in memory: its head row, its plan, its state, and the event ids that later events point back to."""
+
+    run: Run
+    plan: Plan
+    state: State
+    started: dict[str, str] = field(default_factory=dict)
+
+    def cause(self, step: str) -> Cause:
+        """The cause of what a step does by itself: its own emits are a hop away."""
+        entry: PathEntry = (f"workflow:{self.run.slug}", step, "")
+        return Cause(
+            event=self.started.get(step, self.run.id),
+            correlation=self.run.correlation_id,
+            hops=self.run.hops + 1,
+            path=(*self.run.chain, entry),
+            run=self.run.id,
+            traceparent=self.run.traceparent,
+        )
+
+    def context(self, step: str) -> CallContext:
+        """On whose behalf a step calls: the starter's."""
+        return CallContext(
+            tenant=self.run.tenant, actor=self.run.actor, roles=frozenset(self.run.roles), cause=self.cause(step)
+        )
+
+
+def initial_state(run: Run) -> State:
+    """The state of a run that has no journal yet."""
+    event = decode(run.raw_trigger_event) if run.raw_trigger_event else None
+    about = {"id": run.id, "slug": run.slug, "tenant": run.tenant, "actor": run.actor, "created": run.created}
+    return State(inputs=decode(run.raw_inputs), run=about, event=event)
+
+
+def entries_of(journal: list[JournalEntry]) -> list[Entry]:
+    """Stored journal entries as the reducer reads them."""
+    return [Entry(entry.event.type, entry.step, entry.attempt, entry.event.data) for entry in journal]
+
+
+class Scribe:
+    """Writes what a decision says as rows; one an engine."""
+
+    def __init__(self, ids: Ids) -> None:
+        self._ids = ids
+
+    def opening(self, active: Active, decision: Decision, at: float) -> Batch:
+        """The batch that creates a run: `workflow_started` (its id is the run's), and what the first tick decided."""
+        run = active.run
+        data = {"slug": run.slug, "run": run.id, "trigger": run.trigger, "inputs": orjson.Fragment(run.raw_inputs)}
+        batch = Batch(runs=[run], log=[self._event(run, "workflow_started", data, at, run.id, run.causation_id)])
+        self._decided(active, decision, at, batch)
+        if decision.end is not None:
+            run.status = decision.end.status
+            run.raw_output, run.raw_error = _ends(decision)
+        return batch
+
+    def progress(self, active: Active, decision: Decision, at: float, *, busy: bool) -> Batch:
+        """The batch that moves a run on by one version.
+
+        Args:
+            busy: whether any step is being called once the decision is carried out.
+        """
+        run = active.run
+        batch = Batch()
+        self._decided(active, decision, at, batch)
+        status: RunStatus = "running" if busy else "waiting"
+        output = error = None
+        if decision.end is not None:
+            status = decision.end.status
+            output, error = _ends(decision)
+        batch.moves.append(RunMove(run.id, status, run.version + 1, at, output, error))
+        return batch
+
+    def parked(self, active: Active, calls: list[Call], at: float) -> Batch:
+        """The batch that shows for what a run waits: intents that nobody answers."""
+        intents = ", ".join(sorted({call.intent for call in calls}))
+        waits = {"type": "UnknownIntent", "message": f"waits for the intent {intents}: nobody answers it yet"}
+        run = active.run
+        return Batch(moves=[RunMove(run.id, "waiting", run.version + 1, at, raw_error=encode(waits))])
+
+    def _decided(self, active: Active, decision: Decision, at: float, batch: Batch) -> None:
+        run = active.run
+        for entry in decision.entries:
+            batch.log.append(self._journal(active, entry, at))
+        for publish in decision.publishes:
+            batch.log.append(self._published(active, publish.path, publish.type, publish.data, at))
+        for wait in decision.waits:
+            raw = encode({"path": wait.path})
+            batch.timers.append(Timer(f"{run.id}/{wait.path}", run.tenant, wait.due, run.id, raw))
+        batch.timers_done.extend(f"{run.id}/{path}" for path in decision.waits_done)
+        if decision.end is not None:
+            batch.log.extend(self._ended(run, decision, at))
+
+    def _journal(self, active: Active, entry: Entry, at: float) -> JournalEntry:
+        run = active.run
+        event_id = self._ids.new()
+        if entry.type == "step_started":
+            cause = run.id
+            active.started[entry.path] = event_id
+        else:
+            cause = active.started.get(entry.path, run.id)
+        data = {"slug": run.slug, "step": entry.path, "attempt": entry.attempt, **entry.data}
+        event = self._event(run, entry.type, data, at, event_id, cause, subject=entry.path)
+        return JournalEntry(event, entry.attempt)
+
+    def _published(self, active: Active, step: str, type: str, data: Any, at: float) -> Event:
+        cause = active.cause(step)
+        return Event(
+            id=self._ids.new(),
+            type=type,
+            source=f"/workflows/{active.run.slug}",
+            at=at,
+            raw=encode(data, limit=MAX_PAYLOAD, what=f"the data of {type}"),
+            tenant=active.run.tenant,
+            actor=f"workflow:{active.run.slug}",
+            run=active.run.id,
+            correlation_id=active.run.correlation_id,
+            causation_id=cause.event,
+            hops=cause.hops,
+            path=cause.path,
+            traceparent=cause.traceparent,
+            roles=frozenset(active.run.roles),
+        )
+
+    def _ended(self, run: Run, decision: Decision, at: float) -> list[Event]:
+        end = decision.end
+        assert end is not None
+        data = {"slug": run.slug, "run": run.id, "status": end.status, "seconds": round(at - run.created, 6)}
+        data |= {"error": end.error} if end.error else {"output": end.output}
+        events = [self._event(run, "workflow_completed", data, at, self._ids.new(), run.id)]
+        if end.status == "failed":
+            events.insert(0, self._event(run, "workflow_failed", data, at, self._ids.new(), run.id))
+        return events
+
+    def _event(
+        self,
+        run: Run,
+        type: str,
+        data: dict[str, Any],
+        at: float,
+        event_id: str,
+        cause: str | None,
+        subject: str | None = None,
+    ) -> Event:
+        # Not limited to MAX_PAYLOAD: inputs and outputs were when they came in, and these only wrap them.
+        return Event(
+            id=event_id,
+            type=type,
+            source=f"/workflows/{run.slug}",
+            at=at,
+            raw=orjson.dumps(data),
+            tenant=run.tenant,
+            actor=run.actor,
+            subject=subject,
+            run=run.id,
+            correlation_id=run.correlation_id,
+            causation_id=cause,
+            hops=run.hops,
+            path=run.chain,
+            traceparent=run.traceparent,
+            roles=frozenset(run.roles),
+        )
+
+
+def _ends(decision: Decision) -> tuple[bytes | None, bytes | None]:
+    end = decision.end
+    assert end is not None
+    if end.status == "failed":
+        return None, orjson.dumps(end.error)
+    return orjson.dumps(end.output), None

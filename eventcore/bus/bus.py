@@ -186,11 +186,12 @@ class Bus:
         subject: str | None = None,
         key: str | None = None,
         idempotency_key: str | None = None,
+        event_id: str | None = None,
     ) -> Event:
         """An event under `context`, not yet committed. Checks the payload, not the right to emit the type."""
         raw = encode(data, limit=MAX_PAYLOAD, what=f"the data of {type}")
         cause: Cause = context.cause
-        event_id = self._ids.new()
+        event_id = event_id or self._ids.new()
         return Event(
             id=event_id,
             type=type,
@@ -398,9 +399,14 @@ class Bus:
         """
         return EventStream(self, pattern, buffer, where, name=f"stream-{self._ids.new()}")
 
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is buffered and no handler runs."""
+        return self._dispatch.idle
+
     async def drain(self) -> None:
         """Return when nothing is buffered and no handler runs: for stopping, and for tests."""
-        while not self._dispatch.idle:  # noqa: ASYNC110 - pumps signal nothing when idle, to keep deliveries cheap
+        while not self.idle:  # noqa: ASYNC110 - pumps signal nothing when idle, to keep deliveries cheap
             await anyio.sleep(0.002)
 
     async def _admit(self, event: Event) -> None:

@@ -57,10 +57,8 @@ class RunHandle:
             RunFailed: the run failed or was cancelled; `details` hold its status, step and error.
             TimeoutError: it is not over yet.
         """
-        if self._data is None:
-            await self._look()
-        with anyio.fail_after(timeout):
-            await self._over.wait()
+        if not await self.over(timeout):
+            raise TimeoutError(f"run {self.id} of {self.slug} is not over after {timeout:g} s")
         assert self._data is not None
         if self._data["status"] == "completed":
             return self._data["output"]
@@ -72,6 +70,14 @@ class RunHandle:
             step=error.get("step"),
             error=error,
         )
+
+    async def over(self, timeout: float | None = 60.0) -> bool:
+        """Wait for the end, however it comes, at most `timeout` seconds; return whether it came."""
+        if self._data is None:
+            await self._look()
+        with anyio.move_on_after(timeout):
+            await self._over.wait()
+        return self._data is not None
 
     async def _look(self) -> None:
         row = await self.row()

@@ -1,0 +1,5 @@
+"""The composition root: chooses the adapters, wires the rooms together, and decides nothing else."""
+
+from eventcore.app.core import EventCore
+
+__all__ = ["EventCore"]

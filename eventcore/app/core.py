@@ -1,0 +1,182 @@
+"""`EventCore`: what embedders open."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, TypeVar
+
+import anyio
+
+from eventcore.app.options import Options
+from eventcore.app.wiring import open_engine
+from eventcore.bus.bus import Bus
+from eventcore.bus.history import History
+from eventcore.bus.signals import Signals
+from eventcore.engine import Engine
+from eventcore.hooks.caller import Hooks
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import EngineClosed
+from eventcore.kernel.ports import Clock, Faults, Metrics, Secrets, Store
+from eventcore.kernel.settings import Settings
+from eventcore.plugins.face import Plugins
+from eventcore.workflows.face import Workflows
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class EventCore:
+    """An event bus, a hook and plugin host, and a workflow engine, in this process.
+
+    ::
+
+        async with EventCore() as core:                          # in memory
+        async with EventCore("path/to/home") as core:            # a home; SQLite in its .eventcore/
+        async with EventCore(store="sqlite:///f.db") as core:    # SQLite without a home
+
+    Opening resumes what was in flight. Two engines share nothing. An engine belongs to the process and the event loop
+    that opened it.
+
+    Args:
+        home: a folder with `eventcore.toml`, or None.
+        store: a URL (`memory:`, `sqlite:///path`) or a store object; default SQLite in a home, memory without.
+        settings: in place of the home's file.
+        tenant: whose data calls are about that name no tenant; default that of the settings.
+        clock, faults, metrics, secrets: ports, for tests and special needs.
+
+    Raises (on entering):
+        HomeError: the folder is no home. HomeInUse: another engine owns it.
+        InvalidSettings: `eventcore.toml` has errors. StoreError: the store cannot be opened.
+    """
+
+    def __init__(
+        self,
+        home: str | Path | None = None,
+        *,
+        store: Store | str | None = None,
+        settings: Settings | None = None,
+        tenant: str | None = None,
+        clock: Clock | None = None,
+        faults: Faults | None = None,
+        metrics: Metrics | None = None,
+        secrets: Secrets | None = None,
+    ) -> None:
+        options = Options(Path(home) if home is not None else None, store, settings, tenant)
+        options.clock = clock or options.clock
+        options.faults = faults or options.faults
+        options.metrics, options.secrets = metrics, secrets
+        self._options = options
+        self._stack: AsyncExitStack | None = None
+        self._engine: Engine | None = None
+
+    # -- life --------------------------------------------------------------------------------------------------------
+
+    async def __aenter__(self) -> EventCore:
+        if self._stack is not None:
+            raise EngineClosed("this engine was opened before; make a new EventCore")
+        async with AsyncExitStack() as stack:
+            self._engine = await open_engine(self._options, stack)
+            await self._announce("system_started", "on_startup")
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
+        assert self._stack is not None
+        try:
+            if kind is None:
+                await self._stop_gently()
+        finally:
+            self._engine = None
+            result = await self._stack.__aexit__(kind, *rest)
+        return result
+
+    async def _stop_gently(self) -> None:
+        await self.drain(self.engine.settings.engine.drain_timeout)
+        await self._announce("system_stopped", "on_shutdown", first_hook=True)
+
+    async def _announce(self, event: str, hook: str, *, first_hook: bool = False) -> None:
+        engine = self.engine
+        system = CallContext(tenant=engine.tenant, actor="system")
+        if first_hook and engine.hooks.registry.ordered(hook)["reply"]:
+            await engine.hooks.call(hook, {}, context=system)
+        await engine.bus.announce(event, {"home": engine.home}, system)
+        if not first_hook and engine.hooks.registry.ordered(hook)["reply"]:
+            await engine.hooks.call(hook, {}, context=system)
+
+    async def drain(self, timeout: float = 60.0) -> bool:
+        """Wait until no event is being handled and no run is being driven, at most `timeout` seconds.
+
+        Runs that wait for a time or for an intent do not count: they are safe in the store.
+
+        Returns:
+            Whether everything came to rest.
+        """
+        engine = self.engine
+        with anyio.move_on_after(timeout):
+            while not engine.idle:  # noqa: ASYNC110 - neither pumps nor runs signal idleness, to stay cheap
+                await anyio.sleep(0.002)
+        return engine.idle
+
+    # -- rooms -------------------------------------------------------------------------------------------------------
+
+    @property
+    def engine(self) -> Engine:
+        """The open engine's rooms.
+
+        Raises:
+            EngineClosed: it is not open.
+        """
+        if self._engine is None:
+            raise EngineClosed()
+        return self._engine
+
+    @property
+    def bus(self) -> Bus:
+        """Facts: emit, subscribe, stream."""
+        return self.engine.bus
+
+    @property
+    def hooks(self) -> Hooks:
+        """Questions: call, register."""
+        return self.engine.hooks
+
+    @property
+    def plugins(self) -> Plugins:
+        """Plugins and intents: run, list, enable, disable."""
+        return self.engine.plugins
+
+    @property
+    def workflows(self) -> Workflows:
+        """Definitions and runs: define, start, run."""
+        return self.engine.workflows
+
+    @property
+    def history(self) -> History:
+        """What happened: query, get, tree."""
+        return self.engine.history
+
+    @property
+    def signals(self) -> Signals:
+        """The in-process tap: `core.signals.workflow_started.connect(fn)`."""
+        return self.engine.bus.signals
+
+    @property
+    def metrics(self) -> Metrics:
+        """Counters, histograms and gauges; `core.metrics.text()` is Prometheus text."""
+        return self.engine.metrics
+
+    def intent(self, name: str, *, roles: Iterable[str] = ()) -> Callable[[F], F]:
+        """Decorator: answer the intent `name` with this function, trusted and in-process.
+
+        ::
+
+            @core.intent("classify_text")
+            async def classify(params): ...
+        """
+
+        def register(function: F) -> F:
+            self.plugins.intent(name, function, roles)
+            return function
+
+        return register

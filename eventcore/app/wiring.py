@@ -1,0 +1,290 @@
+"""Opens an engine: the one file that names concrete adapters."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from eventcore.app.options import Options, sqlite_path
+from eventcore.bus.bus import Bus
+from eventcore.bus.history import History
+from eventcore.engine import Engine
+from eventcore.home.catalogue import catalogue_root
+from eventcore.home.control import ControlServer
+from eventcore.home.discovery import find_files, find_plugins
+from eventcore.home.layout import Home
+from eventcore.home.lock import OwnerLock
+from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
+from eventcore.home.settings_file import read_settings
+from eventcore.hooks.caller import Hooks
+from eventcore.hooks.files import HookFiles
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import EventCoreError
+from eventcore.kernel.faults import NoFaults, plan_from_text
+from eventcore.kernel.ids import UUID7
+from eventcore.kernel.names import slug
+from eventcore.kernel.ports import Metrics, Secrets, Store
+from eventcore.kernel.settings import HookSettings, Settings, WorkflowSettings
+from eventcore.observe.metrics import PrometheusMetrics
+from eventcore.operations import dispatcher
+from eventcore.plugins.calls import Calls
+from eventcore.plugins.face import Plugins
+from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.registry import PluginRegistry
+from eventcore.plugins.sandbox.supervisor import Supervisor
+from eventcore.storage.memory import MemoryStore
+from eventcore.storage.sqlite import SqliteStore
+from eventcore.workflows.face import Workflows
+from eventcore.workflows.launch import Launcher
+from eventcore.workflows.registry import Registry
+from eventcore.workflows.runner import LEASE, Runner
+from eventcore.workflows.scribe import Scribe
+
+log = logging.getLogger("eventcore")
+
+ENV_FAULT = "EVENTCORE_FAULT"
+
+
+async def open_engine(options: Options, stack: AsyncExitStack) -> Engine:
+    """Open everything, pushing what closes it onto `stack`, which the caller owns.
+
+    Raises:
+        HomeError, HomeInUse, InvalidSettings, StoreError: it cannot be opened; nothing is left behind once the stack is
+            closed.
+    """
+    environ = dict(os.environ) if options.environ is None else options.environ
+    if isinstance(options.faults, NoFaults) and environ.get(ENV_FAULT):
+        options.faults = plan_from_text(environ[ENV_FAULT])
+    home = Home.at(options.home, environ) if options.home is not None else None
+    settings = options.settings or (read_settings(home.settings) if home else Settings.defaults())
+    lock = _own(home, options, stack)
+    store = _store(options, settings, home)
+    await store.start(stack)
+    engine = await _assemble(options, settings, store, home, stack)
+    await _fill(engine, home)
+    await engine.runner.recover()
+    if home is not None:
+        await _serve(engine, home, lock, stack)
+    return engine
+
+
+def _own(home: Home | None, options: Options, stack: AsyncExitStack) -> OwnerLock | None:
+    if home is None:
+        return None
+    home.ensure_state()
+    return stack.enter_context(OwnerLock(home.lock, options.clock))
+
+
+def _store(options: Options, settings: Settings, home: Home | None) -> Store:
+    chosen = options.store if options.store is not None else settings.store.url
+    if isinstance(chosen, Store):
+        return chosen
+    if chosen is None and home is not None:
+        return SqliteStore(home.database, faults=options.faults)
+    if chosen is None or chosen.startswith("memory:"):
+        return MemoryStore(options.faults)
+    return SqliteStore(sqlite_path(chosen, home.root if home else None), faults=options.faults)
+
+
+def _secrets(options: Options, settings: Settings, home: Home | None) -> Secrets:
+    if options.secrets is not None:
+        return options.secrets
+    if home is not None and settings.secrets.file:
+        return ChainSecrets(EnvSecrets(), FileSecrets(home.root / settings.secrets.file))
+    return EnvSecrets()
+
+
+async def _assemble(
+    options: Options, settings: Settings, store: Store, home: Home | None, stack: AsyncExitStack
+) -> Engine:
+    clock, faults, randomness = options.clock, options.faults, options.randomness
+    tenant = options.tenant or settings.engine.tenant
+    ids = UUID7(clock, randomness)
+    owner = ids.new()
+    metrics: Metrics = options.metrics or PrometheusMetrics()
+
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(tasks.cancel_scope.cancel)
+
+    bus = Bus(store=store, clock=clock, ids=ids, metrics=metrics, faults=faults, tenant=tenant)
+    hooks = Hooks(bus=bus, clock=clock, metrics=metrics)
+    hook_files = HookFiles(hooks, bus, owner.replace("-", "")[-12:])
+    definitions = Registry()
+    scribe = Scribe(ids)
+    launcher = Launcher(definitions, scribe, ids, clock, owner=owner, lease=LEASE)
+    bus.contributors.append(launcher)
+
+    supervisor = Supervisor(clock=clock)
+    await supervisor.start(stack)
+    registry = PluginRegistry()
+
+    async def request(intent: str, params: dict[str, Any], timeout: float, context: CallContext) -> Any:
+        return (await calls.run(intent, params, context, timeout=timeout)).result
+
+    services = HostServices(
+        bus=bus, store=store, clock=clock, ids=ids, metrics=metrics, starter=launcher, request=request
+    )
+    calls = Calls(
+        registry=registry,
+        supervisor=supervisor,
+        services=services,
+        bus=bus,
+        clock=clock,
+        ids=ids,
+        metrics=metrics,
+        starter=launcher,
+        timeout=settings.plugins.timeout,
+        settings=settings.plugins.settings,
+    )
+    workflows = Workflows(
+        registry=definitions,
+        launcher=launcher,
+        store=store,
+        commit=bus.commit,
+        clock=clock,
+        invoker=calls,
+        context=bus.context,
+        reach=faults.reach,
+    )
+    runner = Runner(
+        owner=owner,
+        store=store,
+        commit=bus.commit,
+        clock=clock,
+        randomness=randomness,
+        metrics=metrics,
+        faults=faults,
+        invoker=calls,
+        registry=definitions,
+        scribe=scribe,
+        launcher=launcher,
+        on_end=workflows.ended,
+    )
+    lifecycle = Lifecycle(
+        registry=registry,
+        supervisor=supervisor,
+        calls=calls,
+        services=services,
+        hooks=hooks,
+        bus=bus,
+        store=store,
+        clock=clock,
+        ids=ids,
+        metrics=metrics,
+        tenant=tenant,
+        grants=settings.plugins.grants,
+        changed=runner.intents_changed,
+    )
+    plugins = Plugins(
+        registry=registry,
+        calls=calls,
+        lifecycle=lifecycle,
+        context=bus.context,
+        changed=runner.intents_changed,
+        on_demand=home is None,
+    )
+    await bus.start(stack, tasks)
+    await runner.start(stack, tasks)
+    # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.
+    stack.push_async_callback(_release, store, owner)
+    return Engine(
+        home=str(home.root) if home else None,
+        tenant=tenant,
+        settings=settings,
+        store=store,
+        clock=clock,
+        metrics=metrics,
+        secrets=_secrets(options, settings, home),
+        bus=bus,
+        history=History(store, clock, bus.context),
+        hooks=hooks,
+        hook_files=hook_files,
+        plugins=plugins,
+        workflows=workflows,
+        runner=runner,
+        problems=[],
+    )
+
+
+async def _release(store: Store, owner: str) -> None:
+    with anyio.CancelScope(shield=True), anyio.move_on_after(5):
+        try:
+            await store.release(owner)
+        except EventCoreError as error:
+            log.warning("claims could not be given up: %s", error)
+
+
+# -- content ----------------------------------------------------------------------------------------------------------
+
+
+async def _fill(engine: Engine, home: Home | None) -> None:
+    """Read what the home and the catalogue hold, and bring it into the state it was left in."""
+    catalogue = catalogue_root()
+    settings = engine.settings
+    _discover_plugins(engine, home, catalogue)
+    _define_workflows(engine, home, catalogue, settings.workflows)
+    await engine.plugins.lifecycle.restore(settings.plugins.enabled)
+    _load_hooks(engine, home, catalogue, settings.hooks)
+
+
+def _discover_plugins(engine: Engine, home: Home | None, catalogue: Path) -> None:
+    roots: list[tuple[str, Path]] = []
+    if home is not None:
+        roots.append(("home", home.plugins))
+        roots += [(folder, home.root / folder) for folder in engine.settings.plugins.search]
+    roots.append(("catalogue", catalogue / "plugins"))
+    for origin, root in roots:
+        for found in find_plugins([root]):
+            engine.plugins.registry.discover(found.path, found.manifest, found.category, origin, found.problem)
+
+
+def _define_workflows(engine: Engine, home: Home | None, catalogue: Path, chosen: WorkflowSettings) -> None:
+    for slug_, path, _ in _items(home.workflows if home else None, catalogue / "workflows", (".yaml", ".yml"), chosen):
+        try:
+            engine.workflows.define(path)
+        except EventCoreError as error:
+            engine.problems.append(str(error))
+            log.error("workflow %s is not usable: %s", slug_, error)
+
+
+def _load_hooks(engine: Engine, home: Home | None, catalogue: Path, chosen: HookSettings) -> None:
+    for slug_, path, _ in _items(home.hooks if home else None, catalogue / "hooks", (".py",), chosen):
+        loaded = engine.hook_files.load(slug_, path)
+        if loaded.error:
+            engine.problems.append(f"{path}: {loaded.error}")
+            log.error("hook file %s is not usable: %s", path, loaded.error)
+        for warning in loaded.warnings:
+            log.warning("%s", warning)
+
+
+def _items(
+    own: Path | None, shipped: Path, suffixes: tuple[str, ...], chosen: HookSettings | WorkflowSettings
+) -> list[tuple[str, Path, str]]:
+    """(slug, file, origin) of what is on: the home's own (all, or the enabled ones) before the catalogue's enabled."""
+    result: dict[str, tuple[str, Path, str]] = {}
+    for origin, root in (("home", own), ("catalogue", shipped)):
+        for path in find_files(root, suffixes) if root is not None and root.is_dir() else ():
+            name = path.parent.name if path.name == "__init__.py" else path.stem
+            names = {name, slug(name)}
+            wanted = bool(names & {*chosen.enabled}) or (origin == "home" and chosen.auto)
+            if wanted and not names & {*chosen.disabled} and name not in result:
+                result[name] = (slug(name), path, origin)
+    return list(result.values())
+
+
+# -- the control socket -----------------------------------------------------------------------------------------------
+
+
+async def _serve(engine: Engine, home: Home, lock: OwnerLock | None, stack: AsyncExitStack) -> None:
+    handler: Callable[..., Awaitable[Any]] = dispatcher(engine)
+    server = ControlServer(home.socket, handler, lock=lock)
+    tasks = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(tasks.cancel_scope.cancel)
+    await tasks.start(server.run)

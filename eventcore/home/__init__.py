@@ -1,0 +1,1 @@
+"""The home on disk: settings, layout, discovery, catalogue and the owner lock."""

@@ -1,0 +1,1 @@
+"""Hooks: questions put to handlers, whose answers come back. The caller waits."""

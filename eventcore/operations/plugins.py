@@ -1,0 +1,76 @@
+"""Plugins: list, info, enable, disable, and calls of intents."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventcore.engine import Engine
+from eventcore.kernel.context import caller
+from eventcore.kernel.errors import InvalidInput
+from eventcore.operations.shapes import instant, plugin_row
+
+STATES = ("enabled", "disabled", "discovered", "failed")
+
+
+async def list_plugins(
+    engine: Engine,
+    status: str = "all",
+    type: str | None = None,
+    category: str | None = None,
+    tags: list[str] | None = None,
+    intent: str | None = None,
+) -> list[dict[str, Any]]:
+    """Plugins that satisfy all conditions; broken ones are among them, with the reason."""
+    wanted = {part.strip() for part in status.split(",")}
+    if unknown := wanted - {*STATES, "all"}:
+        raise InvalidInput(f"there is no plugin state {sorted(unknown)[0]!r}", hint=f"states: {', '.join(STATES)}, all")
+    rows = [plugin_row(record) for record in engine.plugins.list()]
+    return [
+        row
+        for row in rows
+        if ("all" in wanted or row["state"] in wanted)
+        and (type is None or row["type"] == type)
+        and (category is None or row["category"] == category)
+        and (intent is None or intent in row["intents"])
+        and set(tags or ()) <= set(row["tags"])
+    ]
+
+
+async def info(engine: Engine, name: str) -> dict[str, Any]:
+    """Everything known of one plugin: manifest, state, grants, and what loading it registered."""
+    record = engine.plugins.get(name)
+    return {
+        **plugin_row(record),
+        "since": instant(record.since),
+        "problems": [problem.as_dict() for problem in record.problems],
+        "granted": sorted(str(permission) for permission in record.granted),
+        "registered": record.registered,
+        "content_hash": record.content_hash,
+        "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
+    }
+
+
+async def enable(engine: Engine, name: str, grants: list[str] | None = None) -> dict[str, Any]:
+    """Enable a plugin, with the grants given."""
+    return plugin_row(await engine.plugins.enable(name, grants=grants or ()))
+
+
+async def disable(engine: Engine, name: str) -> dict[str, Any]:
+    """Disable a plugin."""
+    return plugin_row(await engine.plugins.disable(name))
+
+
+async def run(
+    engine: Engine,
+    intent: str,
+    params: dict[str, Any] | None = None,
+    user: str | None = None,
+    roles: list[str] | None = None,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Call an intent. With `user` or `roles`, as that caller; else as the operator."""
+    context = None
+    if user is not None or roles is not None:
+        context = caller(f"user:{user or 'anonymous'}", ["user"] if roles is None else roles, engine.tenant)
+    done = await engine.plugins.calls.run(intent, params or {}, context or engine.bus.context(), timeout=timeout)
+    return {"result": done.result, "plugin": done.provider, "stdout": done.stdout, "stderr": done.stderr}

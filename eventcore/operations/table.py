@@ -1,0 +1,78 @@
+"""The table of operations, and how a request finds its function."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from eventcore.bus.current import serving
+from eventcore.engine import Engine
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import InvalidInput, NotFound
+from eventcore.kernel.names import did_you_mean
+from eventcore.operations import chat, events, hooks, plugins, runs, status, workflows
+
+Send = Callable[[Any], Awaitable[None]]
+Operation = Callable[..., Awaitable[Any]]
+
+#: Name -> function. A function whose second parameter is `send` streams items before it returns.
+OPERATIONS: dict[str, Operation] = {
+    "status": status.status,
+    "settle": status.settle,
+    "chat.say": chat.say,
+    "events.emit": events.emit,
+    "events.list": events.list_events,
+    "events.show": events.show,
+    "events.tail": events.tail,
+    "events.summary": events.summary,
+    "hooks.list": hooks.list_hooks,
+    "intents.run": plugins.run,
+    "plugins.list": plugins.list_plugins,
+    "plugins.info": plugins.info,
+    "plugins.enable": plugins.enable,
+    "plugins.disable": plugins.disable,
+    "workflows.list": workflows.list_workflows,
+    "workflows.show": workflows.show,
+    "workflows.start": workflows.start,
+    "runs.list": runs.list_runs,
+    "runs.show": runs.show,
+    "runs.wait": runs.wait,
+}
+
+
+def streams(operation: Operation) -> bool:
+    """Whether an operation sends items before it returns."""
+    return "send" in inspect.signature(operation).parameters
+
+
+async def perform(
+    engine: Engine, name: str, params: dict[str, Any], send: Send, context: CallContext | None = None
+) -> Any:
+    """Carry out one operation on behalf of `context` (default: the operator).
+
+    Raises:
+        NotFound: there is no such operation.
+        InvalidInput: a parameter is missing or not known.
+    """
+    operation = OPERATIONS.get(name)
+    if operation is None:
+        raise NotFound(f"there is no operation {name!r}{did_you_mean(name, OPERATIONS)}")
+    extra = {"send": send} if streams(operation) else {}
+    try:
+        inspect.signature(operation).bind(engine, **params, **extra)
+    except TypeError as error:
+        raise InvalidInput(f"{name}: {error}") from None
+    with serving(engine.bus, context or CallContext(tenant=engine.tenant)):
+        return await operation(engine, **params, **extra)
+
+
+def dispatcher(engine: Engine) -> Callable[[str, dict[str, Any], Send], Awaitable[Any]]:
+    """The control socket's handler. Who may connect is the operator (the peer's uid was checked)."""
+
+    async def handle(name: str, params: dict[str, Any], send: Send) -> Any:
+        # Tenant, actor and roles that a message claims are ignored: the socket's file mode says who speaks.
+        params.pop("context", None)
+        return await perform(engine, name, params, send)
+
+    return handle

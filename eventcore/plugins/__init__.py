@@ -1,0 +1,1 @@
+"""The plugin host: manifests, permissions, sandbox, lifecycle and the router."""

@@ -1,0 +1,315 @@
+"""Calling intents: roles, the worker, what the call changed, and what it sets off.
+
+Implements the port `Invoker`, through which workflows call the same intents in the same way.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import anyio
+
+from eventcore.bus.bus import Bus
+from eventcore.bus.calling import as_async
+from eventcore.bus.current import serving
+from eventcore.kernel.context import CallContext, Cause
+from eventcore.kernel.errors import AccessDenied, EventCoreError, PluginFailed, PluginTimeout, UnknownIntent
+from eventcore.kernel.event import MAX_PAYLOAD
+from eventcore.kernel.json import encode
+from eventcore.kernel.names import did_you_mean
+from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, WorkflowStarter
+from eventcore.kernel.records import Batch
+from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
+from eventcore.plugins.sandbox.spec import WorkerSpec
+from eventcore.plugins.sandbox.supervisor import Supervisor
+
+log = logging.getLogger("eventcore.plugins")
+
+#: How long an in-process function may take in a direct call, in seconds.
+HOST_TIMEOUT = 300.0
+
+
+class Calls:
+    """How anybody calls an intent."""
+
+    def __init__(
+        self,
+        *,
+        registry: PluginRegistry,
+        supervisor: Supervisor,
+        services: HostServices,
+        bus: Bus,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        starter: WorkflowStarter,
+        timeout: float,
+        settings: Mapping[str, Mapping[str, Any]],
+    ) -> None:
+        self._registry, self._supervisor, self._services = registry, supervisor, services
+        self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
+        self._timeout, self._settings = timeout, settings
+
+    # -- Invoker -----------------------------------------------------------------------------------------------------
+
+    def knows(self, intent: str, tenant: str) -> bool:
+        return self._registry.answering(intent) is not None
+
+    async def invoke(
+        self, intent: str, params: Mapping[str, Any], context: CallContext, metadata: Mapping[str, Any]
+    ) -> Invocation:
+        target = await self._target(intent, context)
+        done = await self._call(target, intent, params, context, metadata)
+        self._chain(target, done, context, context.cause)
+        return done
+
+    # -- direct calls ------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, intent: str, params: Mapping[str, Any], context: CallContext, *, timeout: float | None = None
+    ) -> Invocation:
+        """Call an intent and record the call, with everything it changed, in one commit.
+
+        Raises:
+            UnknownIntent, AccessDenied, PluginFailed: as for `Invoker.invoke`; failures are recorded too.
+        """
+        target = await self._target(intent, context)
+        # The id of the `plugin_called` that will be recorded: what the code emits meanwhile can name it as its cause.
+        call_id = self._ids.new()
+        inner = context.because(_inside(context.cause, call_id, intent))
+        metadata = {
+            "call_id": call_id,
+            "idempotency_key": call_id,
+            "run": context.cause.run,
+            "step": None,
+            "attempt": 1,
+            "tenant": context.tenant,
+        }
+        began = self._clock.monotonic()
+        try:
+            done = await self._call(target, intent, params, inner, metadata, timeout)
+        except EventCoreError as error:
+            await self._record_failure(target, intent, error, context, self._clock.monotonic() - began)
+            raise
+        await self._record_success(target, call_id, intent, params, done, context, self._clock.monotonic() - began)
+        return done
+
+    async def _record_success(
+        self,
+        target: HostIntent | PluginRecord,
+        call_id: str,
+        intent: str,
+        params: Mapping[str, Any],
+        done: Invocation,
+        context: CallContext,
+        seconds: float,
+    ) -> None:
+        data = {
+            "plugin": done.provider,
+            "intent": intent,
+            "status": "failed" if _reports_failure(done.result) else "ok",
+            "seconds": round(seconds, 6),
+            "params": params,
+            "result": done.result,
+        }
+        if len(encode(data)) > MAX_PAYLOAD:
+            data["params"] = data["result"] = "(too large to record)"
+        source = f"/plugins/{done.provider}"
+        event = self._bus.build("plugin_called", data, context, source=source, subject=intent, event_id=call_id)
+        self._chain(target, done, context, event.cause())
+        batch = Batch(log=[event])
+        batch.add(done.effects)
+        await self._bus.commit(batch, done.guards)
+
+    async def _record_failure(
+        self,
+        target: HostIntent | PluginRecord,
+        intent: str,
+        error: EventCoreError,
+        context: CallContext,
+        seconds: float,
+    ) -> None:
+        provider = _provider(target)
+        data = {"plugin": provider, "intent": intent, "seconds": round(seconds, 6), **error.as_dict()}
+        if isinstance(error, PluginFailed):
+            data |= {"type": error.kind, "trace": error.trace}
+        await self._bus.announce("plugin_error", data, context, source=f"/plugins/{provider}", subject=intent)
+
+    # -- the call itself ---------------------------------------------------------------------------------------------
+
+    async def _target(self, intent: str, context: CallContext) -> HostIntent | PluginRecord:
+        target = self._registry.answering(intent)
+        if target is None:
+            raise self._unknown(intent)
+        roles = target.roles if isinstance(target, HostIntent) else target.described().required_roles
+        if roles and not context.roles.intersection(roles):
+            message = f"{intent} needs one of the roles {', '.join(roles)}; {context.actor} has none of them"
+            data = {"intent": intent, "plugin": _provider(target), "message": message, "roles": sorted(context.roles)}
+            await self._bus.announce("permission_denied", data, context, source="/plugins", subject=intent)
+            raise AccessDenied(message)
+        return target
+
+    def _unknown(self, intent: str) -> UnknownIntent:
+        record = self._registry.find(intent)
+        if record is not None:
+            return UnknownIntent(
+                f"{record.slug} answers {intent!r} but is {record.state}",
+                hint=record.reason or f"eventcore plugins enable {record.slug}",
+            )
+        for other in self._registry:
+            if other.manifest is not None and intent in other.manifest.intents:
+                return UnknownIntent(
+                    f"{other.slug} answers {intent!r} but is {other.state}",
+                    hint=f"eventcore plugins enable {other.slug}",
+                )
+        near = did_you_mean(intent, self._registry.intents())
+        return UnknownIntent(f"nobody answers the intent {intent!r}{near}", hint="eventcore plugins list")
+
+    async def _call(
+        self,
+        target: HostIntent | PluginRecord,
+        intent: str,
+        params: Mapping[str, Any],
+        context: CallContext,
+        metadata: Mapping[str, Any],
+        timeout: float | None = None,
+    ) -> Invocation:
+        body = {
+            **params,
+            "metadata": {**metadata, "intent": intent},
+            "user_context": {"user_id": context.actor, "roles": sorted(context.roles), "tenant": context.tenant},
+        }
+        provider = _provider(target)
+        self._metrics.count("plugin_calls_total", plugin=provider)
+        began = self._clock.monotonic()
+        try:
+            if isinstance(target, HostIntent):
+                done = await self._call_host(target, body, context, timeout)
+            else:
+                done = await self._call_plugin(target, body, context, timeout)
+        except PluginFailed as error:
+            self._metrics.count("plugin_failures_total", plugin=provider, reason=error.code)
+            raise
+        if _reports_failure(done.result):
+            self._metrics.count("plugin_failures_total", plugin=provider, reason="reported")
+        self._metrics.observe("plugin_execution_seconds", self._clock.monotonic() - began, plugin=provider)
+        return done
+
+    async def _call_host(
+        self, target: HostIntent, body: dict[str, Any], context: CallContext, timeout: float | None
+    ) -> Invocation:
+        limit = HOST_TIMEOUT if timeout is None else timeout
+        try:
+            with serving(self._bus, context), anyio.fail_after(limit):
+                result = await as_async(target.call)(body)
+        except TimeoutError:
+            raise PluginTimeout(f"{target.name} ran over its {limit:g} s", kind="TimeoutError") from None
+        except EventCoreError:
+            raise
+        except Exception as error:
+            raise PluginFailed(f"{type(error).__name__}: {error}", kind=type(error).__name__) from error
+        return Invocation(result, "host")
+
+    async def _call_plugin(
+        self, record: PluginRecord, body: dict[str, Any], context: CallContext, timeout: float | None
+    ) -> Invocation:
+        api = self._services.for_call(record, context)
+        answer = await self._supervisor.call(
+            self.spec(record, context.tenant),
+            "run",
+            {"params": body},
+            timeout=timeout or self.time_limit(record),
+            host=api,
+            context=self.about(record, context),
+        )
+        return Invocation(
+            answer["result"],
+            record.slug,
+            effects=api.staged,
+            guards=tuple(api.guards),
+            stdout=answer.get("stdout", ""),
+            stderr=answer.get("stderr", ""),
+        )
+
+    # -- workers -----------------------------------------------------------------------------------------------------
+
+    def spec(self, record: PluginRecord, tenant: str) -> WorkerSpec:
+        """What the plugin's worker is started with."""
+        manifest = record.described()
+        return WorkerSpec(
+            slug=record.slug,
+            dir=record.path,
+            module=manifest.entry_file,
+            entry_point=manifest.entry_point,
+            class_name=manifest.class_name,
+            config=config_of(record, self._settings.get(record.slug, {})),
+            tenant=tenant,
+            version=record.content_hash or "",
+        )
+
+    def time_limit(self, record: PluginRecord) -> float:
+        """Seconds that one call of the plugin may take: its manifest's limit, else the settings'."""
+        return record.described().limits.timeout_seconds or self._timeout
+
+    def about(self, record: PluginRecord, context: CallContext) -> dict[str, Any]:
+        """What `ctx` tells the plugin's code about the call."""
+        return {
+            "tenant": context.tenant,
+            "actor": context.actor,
+            "permissions": sorted(str(permission) for permission in record.granted),
+        }
+
+    # -- chaining ----------------------------------------------------------------------------------------------------
+
+    def _chain(self, target: HostIntent | PluginRecord, done: Invocation, context: CallContext, cause: Cause) -> None:
+        """Stage the start of the workflow that the manifest chains to a successful call."""
+        manifest = target.manifest if isinstance(target, PluginRecord) else None
+        if manifest is None or not manifest.enable_external_workflow or not manifest.workflow_slug:
+            return
+        if _reports_failure(done.result):
+            return
+        slug = manifest.workflow_slug
+        inputs = done.result if isinstance(done.result, dict) else {"result": done.result}
+        mine = context.because(cause)
+        try:
+            batch, guards, _ = self._starter.stage_start(slug, inputs, mine)
+        except EventCoreError as error:
+            data = {"slug": slug, "plugin": done.provider, "trigger": "workflow_slug", **error.as_dict()}
+            failed = self._bus.build("trigger_failed", data, mine.acting_as("system", ()), source="/plugins")
+            done.effects.log.append(failed)
+            return
+        done.effects.add(batch)
+        done.guards = (*done.guards, *guards)
+
+
+def config_of(record: PluginRecord, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The plugin's settings: the schema's defaults, then what the operator set."""
+    schema = record.described().config_schema or {}
+    properties = schema.get("properties", {})
+    defaults = {
+        key: rule["default"] for key, rule in properties.items() if isinstance(rule, dict) and "default" in rule
+    }
+    return {**defaults, **given}
+
+
+def _provider(target: HostIntent | PluginRecord) -> str:
+    return "host" if isinstance(target, HostIntent) else target.slug
+
+
+def _reports_failure(result: Any) -> bool:
+    return isinstance(result, dict) and result.get("success") is False
+
+
+def _inside(cause: Cause, call_id: str, intent: str) -> Cause:
+    """The cause of what the called code does by itself."""
+    return Cause(
+        event=call_id,
+        correlation=cause.correlation or call_id,
+        hops=cause.hops + 1,
+        path=(*cause.path, (f"intent:{intent}", "plugin_called", "")),
+        run=cause.run,
+        traceparent=cause.traceparent,
+    )

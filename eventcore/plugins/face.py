@@ -1,0 +1,119 @@
+"""`core.plugins`: what users call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import InvalidName
+from eventcore.kernel.names import MAX_NAME
+from eventcore.plugins.calls import Calls
+from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
+
+
+class Plugins:
+    """Plugins and in-process intents; reached as `core.plugins`.
+
+    Args:
+        on_demand: a plugin of the catalogue is enabled when it is first called by name. For engines without a home,
+            whose embedder is the operator and has nowhere else to say so; such a plugin is granted nothing.
+    """
+
+    def __init__(
+        self,
+        *,
+        registry: PluginRegistry,
+        calls: Calls,
+        lifecycle: Lifecycle,
+        context: Callable[[], CallContext],
+        changed: Callable[[], None],
+        on_demand: bool,
+    ) -> None:
+        self.registry, self.calls, self.lifecycle = registry, calls, lifecycle
+        self._context, self._changed, self._on_demand = context, changed, on_demand
+
+    def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:
+        """Answer an intent with a function of the embedder's own: trusted, in-process, sync or async.
+
+        Args:
+            name: the intent; replaces a function that had it.
+            function: gets the parameters as one dict, with `metadata` and `user_context` in it; returns JSON.
+            roles: any one of them is needed to call it; none means anybody may.
+
+        Raises:
+            InvalidName: the name is empty or longer than 128 characters.
+        """
+        if not name or len(name) > MAX_NAME:
+            raise InvalidName(f"{name!r} is no intent; it has 1 to {MAX_NAME} characters")
+        self.registry.host[name] = HostIntent(name, function, tuple(roles))
+        self._changed()
+
+    async def run(
+        self,
+        intent: str,
+        params: Mapping[str, Any] | None = None,
+        *,
+        roles: Iterable[str] | None = None,
+        user: str | None = None,
+        timeout: float | None = None,
+        context: CallContext | None = None,
+    ) -> Any:
+        """Call an intent (or a plugin by name) and return its result. The call is recorded as `plugin_called`.
+
+        Args:
+            roles: the caller's roles; None means those of the current caller.
+            user: who calls, for the record; None means the current caller.
+            timeout: seconds; None means the plugin's own limit.
+
+        Raises:
+            UnknownIntent: nobody answers it.
+            AccessDenied: none of the roles suffices.
+            PluginFailed: it raised, crashed, or ran over its time limit; recorded as `plugin_error`.
+        """
+        caller = context or self._context()
+        if roles is not None or user is not None:
+            actor = f"user:{user}" if user else caller.actor
+            caller = caller.acting_as(actor, caller.roles if roles is None else roles)
+        await self._enable_on_demand(intent)
+        return (await self.calls.run(intent, params or {}, caller, timeout=timeout)).result
+
+    async def _enable_on_demand(self, intent: str) -> None:
+        if not self._on_demand or self.registry.answering(intent) is not None:
+            return
+        for record in self.registry:
+            names = (record.slug, *record.manifest.intents) if record.manifest else ()
+            if intent in names and record.origin == "catalogue" and record.state == "discovered":
+                await self.lifecycle.enable(record, self._context())
+                return
+
+    def list(self) -> list[PluginRecord]:
+        """Every plugin there is, by slug, broken ones included."""
+        return [*self.registry]
+
+    def get(self, name: str) -> PluginRecord:
+        """One plugin, by slug, name or intent.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return self.registry.get(name)
+
+    async def enable(
+        self, name: str, *, grants: Iterable[str] = (), context: CallContext | None = None
+    ) -> PluginRecord:
+        """Enable a plugin, granting it `grants`; what it does not have is said by the error.
+
+        Raises:
+            NotFound, InvalidManifest, InvalidInput, PluginFailed: see `Lifecycle.enable`.
+        """
+        record = self.registry.get(name)
+        await self.lifecycle.enable(record, context or self._context(), grants)
+        return record
+
+    async def disable(self, name: str, *, context: CallContext | None = None) -> PluginRecord:
+        """Disable a plugin. Calls of its intents then fail with `UnknownIntent`, which says that it is disabled."""
+        record = self.registry.get(name)
+        await self.lifecycle.disable(record, context or self._context())
+        return record

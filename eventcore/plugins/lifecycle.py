@@ -1,0 +1,348 @@
+"""Enabling and disabling: what a plugin registers with the host, and the state that survives a restart."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import anyio
+
+from eventcore.bus.bus import Bus
+from eventcore.bus.subscription import Subscription
+from eventcore.hooks.caller import Hooks
+from eventcore.hooks.registry import Answer, ChatCommand, Handler
+from eventcore.hooks.specs import HOOKS
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed
+from eventcore.kernel.event import Event
+from eventcore.kernel.json import decode, encode
+from eventcore.kernel.names import did_you_mean
+from eventcore.kernel.ports import Clock, Ids, Metrics, Store
+from eventcore.kernel.records import Audit, Batch, PluginState
+from eventcore.plugins.calls import Calls
+from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.permissions import PluginPermission
+from eventcore.plugins.registry import PluginRecord, PluginRegistry, hash_folder
+from eventcore.plugins.sandbox.supervisor import Supervisor
+from eventcore.sdk.verdicts import Deny, Replace, Stop
+
+log = logging.getLogger("eventcore.plugins")
+
+_LOAD_TIMEOUT = 30.0
+_VERDICTS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
+    "deny": lambda body: Deny(str(body.get("reason", ""))),
+    "replace": lambda body: Replace(body.get("value")),
+    "stop": lambda body: Stop(body.get("value")),
+}
+
+
+class Lifecycle:
+    """Moves plugins between their states."""
+
+    def __init__(
+        self,
+        *,
+        registry: PluginRegistry,
+        supervisor: Supervisor,
+        calls: Calls,
+        services: HostServices,
+        hooks: Hooks,
+        bus: Bus,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        tenant: str,
+        grants: Mapping[str, Sequence[str]],
+        changed: Callable[[], None],
+    ) -> None:
+        self._registry, self._supervisor, self._calls, self._services = registry, supervisor, calls, services
+        self._hooks, self._bus, self._store, self._clock, self._ids = hooks, bus, store, clock, ids
+        self._metrics, self._tenant, self._grants, self._changed = metrics, tenant, grants, changed
+        self._subscriptions: dict[str, list[Subscription]] = {}
+
+    # -- opening -----------------------------------------------------------------------------------------------------
+
+    async def restore(self, enabled: Iterable[str]) -> None:
+        """Bring every plugin into the state it was left in; those never seen before, into the one settings name.
+
+        A plugin that cannot be enabled is left `failed` with the reason; it never keeps the engine from opening.
+        """
+        states = {row.plugin: row for row in await self._store.plugin_states(self._tenant)}
+        wanted = set(enabled)
+        for slug in sorted(wanted - self._registry.records.keys()):
+            log.warning(
+                "eventcore.toml enables %s, which is not there%s", slug, did_you_mean(slug, self._registry.records)
+            )
+        for record in list(self._registry):
+            row = states.get(record.slug)
+            if row is not None and record.manifest is not None:
+                record.state, record.reason, record.since = row.state, row.reason, row.at
+                record.granted = _granted(row, record)
+            if record.manifest is not None and (record.state != "disabled") and (row or record.slug in wanted):
+                await self._restore_one(record, row)
+
+    async def _restore_one(self, record: PluginRecord, row: PluginState | None) -> None:
+        try:
+            if row is None:
+                await self.enable(record, CallContext(tenant=self._tenant, actor="system"))
+                return
+            record.content_hash = hash_folder(record.path)
+            if row.content_hash == record.content_hash and row.raw_registered:
+                record.registered = decode(row.raw_registered)["registered"]
+            await self._register(record)
+            record.state, record.reason = "enabled", None
+        except EventCoreError as error:
+            record.state, record.reason = "failed", str(error)
+            log.warning("%s is not enabled: %s", record.slug, error)
+
+    # -- verbs -------------------------------------------------------------------------------------------------------
+
+    async def enable(self, record: PluginRecord, context: CallContext, grants: Iterable[str] = ()) -> None:
+        """Enable a plugin: check its grants, load it once, register what it offers, and store that.
+
+        Raises:
+            InvalidManifest: its manifest has errors.
+            InvalidInput: a required permission is not granted, or another plugin has its intent or command.
+            PluginFailed: its code could not be loaded; it is left `failed`, with the reason.
+        """
+        record.described()
+        before = record.state
+        if record.enabled:
+            return
+        record.granted = self._grant(record, grants)
+        try:
+            record.content_hash = hash_folder(record.path)
+            await self._register(record)
+        except EventCoreError as error:
+            record.state, record.reason, record.since = "failed", str(error), self._clock.now()
+            await self._note(record, "plugin_failed", before, context, error=error.as_dict())
+            raise
+        record.state, record.reason, record.since = "enabled", None, self._clock.now()
+        await self._note(record, "plugin_enabled", before, context)
+        self._changed()
+
+    async def disable(self, record: PluginRecord, context: CallContext, reason: str | None = None) -> None:
+        """Disable a plugin: nothing calls it any more, and its worker ends after `cleanup`."""
+        if record.state == "disabled":
+            return
+        before = record.state
+        self._unregister(record)
+        await self._supervisor.stop(record.slug, tenant=self._tenant)
+        record.state, record.reason, record.since = "disabled", reason, self._clock.now()
+        await self._note(record, "plugin_disabled", before, context)
+        self._changed()
+
+    def _grant(self, record: PluginRecord, grants: Iterable[str]) -> frozenset[PluginPermission]:
+        manifest = record.described()
+        words = {str(word) for word in (*self._grants.get(record.slug, ()), *grants)}
+        unknown = sorted(words - {str(permission) for permission in PluginPermission})
+        if unknown:
+            near = did_you_mean(unknown[0], [str(permission) for permission in PluginPermission])
+            raise InvalidInput(f"{unknown[0]!r} is no permission{near}")
+        granted = frozenset(PluginPermission(word) for word in words)
+        missing = sorted(str(permission) for permission in manifest.permissions if permission not in granted)
+        if missing:
+            flags = " ".join(f"--grant {permission}" for permission in missing)
+            raise InvalidInput(
+                f"{record.slug} needs {', '.join(missing)}, which it was not granted",
+                hint=f"eventcore plugins enable {record.slug} {flags}",
+            )
+        return granted & {*manifest.permissions, *manifest.optional_permissions}
+
+    # -- registering -------------------------------------------------------------------------------------------------
+
+    async def _register(self, record: PluginRecord) -> None:
+        """Claim intents, load the code if it was not loaded in this version, and connect hooks, events and commands."""
+        manifest = record.described()
+        self._registry.claim(record)
+        try:
+            if record.registered is None:
+                record.registered = await self._load(record)
+            handlers = self._handlers(record)
+            self._hooks.registry.register(handlers, self._commands(record))
+            self._subscribe(record)
+        except BaseException:
+            self._unregister(record)
+            raise
+        if manifest.class_name:
+            await self._load(record)  # a plugin with a class starts with the host; `initialize` has work to do
+
+    def _unregister(self, record: PluginRecord) -> None:
+        self._registry.give_up(record)
+        self._hooks.registry.unregister(record.slug)
+        for subscription in self._subscriptions.pop(record.slug, []):
+            self._bus.unsubscribe(subscription)
+
+    async def _load(self, record: PluginRecord) -> dict[str, Any]:
+        try:
+            return await self._supervisor.registered(self._calls.spec(record, self._tenant), timeout=_LOAD_TIMEOUT)
+        except PluginFailed as error:
+            module = record.described().entry_file
+            self._metrics.count("plugin_import_error_total", plugin=record.slug, module=module, error=error.kind)
+            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            raise
+
+    def _handlers(self, record: PluginRecord) -> list[Handler]:
+        manifest, registered = record.described(), record.registered or {}
+        found = {item["function"]: item for item in registered.get("hooks", ())}
+        if manifest.hooks is not None:
+            self._check_listed(record, manifest.hooks, found)
+        handlers = []
+        for item in found.values():
+            if manifest.hooks is not None and item["hook"] not in manifest.hooks:
+                log.warning("%s: %s is not listed under hooks and is not called", record.slug, item["function"])
+                continue
+            if item["hook"] == "on_message" and not self._reads_chat(record):
+                log.warning("%s: on_message is not called without chat_access", record.slug)
+                continue
+            handlers.append(self._handler(record, item))
+        return handlers
+
+    def _check_listed(self, record: PluginRecord, listed: Sequence[str], found: Mapping[str, Any]) -> None:
+        present = {item["hook"] for item in found.values()}
+        if (record.registered or {}).get("commands"):
+            present.add("on_command")
+        for hook in listed:
+            if hook in HOOKS and hook not in present:
+                raise InvalidInput(f"{record.slug} lists the hook {hook} but has no function {hook}")
+
+    def _reads_chat(self, record: PluginRecord) -> bool:
+        return PluginPermission.CHAT_ACCESS in record.granted
+
+    def _handler(self, record: PluginRecord, item: Mapping[str, Any]) -> Handler:
+        manifest = record.described()
+        stage = manifest.stages.get(item["hook"]) or item["stage"]
+        return Handler(
+            hook=item["hook"],
+            owner=record.slug,
+            function=item["function"],
+            stage=stage,
+            call=self._hook_call(record, "hook", item["function"]),
+            priority=item["priority"],
+            before=tuple(item["before"]),
+            after=tuple(item["after"]),
+            recheck=bool(item["recheck"]),
+            place=f"{record.path / manifest.entry_file}:{item['line']}",
+            line=item["line"],
+        )
+
+    def _commands(self, record: PluginRecord) -> list[ChatCommand]:
+        manifest = record.described()
+        if not manifest.commands:
+            return []
+        if not (record.registered or {}).get("commands"):
+            raise InvalidInput(f"{record.slug} declares commands but has no function on_command(command, args)")
+        place = str(record.path / manifest.entry_file)
+        call = self._hook_call(record, "command", "on_command")
+        handler = Handler("on_command", record.slug, "on_command", "reply", call, place=place)
+        return [
+            ChatCommand(command.name, record.slug, command.description, command.usage, handler)
+            for command in manifest.commands
+        ]
+
+    def _hook_call(self, record: PluginRecord, kind: str, function: str) -> Any:
+        async def call(args: tuple[Any, ...], context: CallContext, *, effects: bool, timeout: float) -> Answer:
+            api = self._services.for_call(record, context, effects=effects)
+            if kind == "command":
+                params: dict[str, Any] = {"command": args[0], "args": args[1]}
+            else:
+                params = {"function": function, "args": list(args)}
+            answer = await self._supervisor.call(
+                self._calls.spec(record, context.tenant),
+                kind,
+                params,
+                timeout=timeout,
+                host=api,
+                context=self._calls.about(record, context),
+            )
+            return Answer(_verdict(kind, answer["result"]), api.staged, tuple(api.guards))
+
+        return call
+
+    def _subscribe(self, record: PluginRecord) -> None:
+        """Module functions `on_<event>` subscribe to that event, as far as the grants reach."""
+        for item in (record.registered or {}).get("events", ()):
+            subscription = self._bus.subscribe(
+                item["event"],
+                self._event_handler(record, item["function"]),
+                name=f"{record.slug}.{item['function']}",
+                owner=record.slug,
+                allow=partial(_may_see, record),
+                timeout=self._calls.time_limit(record),
+            )
+            self._subscriptions.setdefault(record.slug, []).append(subscription)
+
+    def _event_handler(self, record: PluginRecord, function: str) -> Callable[[Event], Any]:
+        async def handle(event: Event) -> Any:
+            context = self._bus.context()
+            api = self._services.for_call(record, context)
+            answer = await self._supervisor.call(
+                self._calls.spec(record, event.tenant),
+                "event",
+                {"function": function, "event": event.as_dict()},
+                timeout=self._calls.time_limit(record),
+                host=api,
+                context=self._calls.about(record, context),
+            )
+            if api.staged:
+                await self._bus.commit(api.staged, api.guards)
+            return answer["result"]
+
+        return handle
+
+    # -- recording ---------------------------------------------------------------------------------------------------
+
+    async def _note(self, record: PluginRecord, type: str, before: str, context: CallContext, **more: Any) -> None:
+        """One commit: the state, the event, and the audit entry."""
+        manifest = record.described()
+        raw = encode({"registered": record.registered, "granted": sorted(map(str, record.granted))})
+        row = PluginState(
+            self._tenant, record.slug, record.state, record.reason, record.since, record.content_hash, raw
+        )
+        data = {"plugin": record.slug, "version": manifest.version, "reason": record.reason, **more}
+        batch = Batch(plugin_states=[row])
+        if type == "plugin_enabled":
+            batch.log.append(self._bus.build("plugin_loaded", data, context, source="/plugins", subject=record.slug))
+        batch.log.append(self._bus.build(type, data, context, source="/plugins", subject=record.slug))
+        batch.audit.append(
+            Audit(
+                self._ids.new(),
+                self._tenant,
+                record.since,
+                context.actor,
+                type,
+                record.slug,
+                encode({"state": before}),
+                encode({"state": record.state, "granted": sorted(map(str, record.granted))}),
+            )
+        )
+        with anyio.CancelScope(shield=True):
+            await self._bus.commit(batch)
+
+
+def _granted(row: PluginState, record: PluginRecord) -> frozenset[PluginPermission]:
+    stored = decode(row.raw_registered)["granted"] if row.raw_registered else []
+    manifest = record.described()
+    wanted = {*manifest.permissions, *manifest.optional_permissions}
+    return frozenset(permission for permission in wanted if str(permission) in stored)
+
+
+def _may_see(record: PluginRecord, event: Event) -> bool:
+    """Grants are checked per event: chat needs `chat_access`, other plugins' events `plugin_communication`."""
+    if event.type.startswith("on_"):
+        return PluginPermission.CHAT_ACCESS in record.granted
+    if event.source.startswith("/plugins/") and event.source != f"/plugins/{record.slug}":
+        return PluginPermission.PLUGIN_COMMUNICATION in record.granted
+    return True
+
+
+def _verdict(kind: str, result: Any) -> Any:
+    """What a worker's hook answered, as the caller of hooks knows it."""
+    if kind == "command" or not isinstance(result, dict):
+        return result
+    if make := _VERDICTS.get(str(result.get("verdict"))):
+        return make(result)
+    return result.get("value")

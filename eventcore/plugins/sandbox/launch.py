@@ -1,0 +1,148 @@
+"""Starts worker processes, and ends them.
+
+A launcher is what a stronger sandbox replaces: a zygote that forks confined children gives the same `Process` back.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TypeAlias
+
+import anyio
+from anyio import to_thread
+
+import eventcore
+from eventcore.kernel.errors import SandboxUnavailable
+from eventcore.plugins.sandbox.spec import WorkerSpec
+
+_BOOT = Path(__file__).parent / "worker" / "boot.py"
+_ROOT = Path(eventcore.__file__).parent.parent
+
+
+class Process:
+    """A started worker process, seen from the host.
+
+    Attributes:
+        sock: the host's end of the channel, non-blocking.
+        output: the read end of a pipe that is the process's stdout and stderr, non-blocking.
+    """
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], pidfd: int, sock: socket.socket, output: int, folder: str
+    ) -> None:
+        self.pid = child.pid
+        self.sock = sock
+        self.output = output
+        self._child = child
+        self._pidfd = pidfd
+        self._folder = folder
+
+    def kill(self) -> None:
+        """SIGKILL to the process and to its group. Safe at any time: the pid is not reused before `wait` has reaped."""
+        if self._child.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        with suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)
+
+    async def wait(self) -> int:
+        """Wait for the end and reap it. Returns the exit code, or the negative number of the signal."""
+        while self._child.returncode is None:
+            # A pidfd is readable once the process is a zombie: no thread, no SIGCHLD handler, on any event loop.
+            await anyio.wait_readable(self._pidfd)
+            with suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)  # what it left behind in its group, while the zombie holds the id
+            self._child.poll()
+        return self._child.returncode
+
+    async def close(self) -> None:
+        """Close what is open and remove the private folder. Call it after `wait`."""
+        self.sock.close()
+        os.close(self._pidfd)
+        os.close(self.output)
+        # In a thread, because how many files lie there is up to the plugin.
+        await to_thread.run_sync(shutil.rmtree, self._folder, True)
+
+
+#: Starts the process of a worker, which has not loaded its plugin yet.
+Launcher: TypeAlias = Callable[[WorkerSpec], Awaitable[Process]]
+
+
+async def spawn(spec: WorkerSpec) -> Process:
+    """Start a fresh interpreter with a clean environment, a private folder and no file descriptors but its own.
+
+    Raises:
+        SandboxUnavailable: not Linux, or a kernel without pidfds (5.3).
+    """
+    if sys.platform != "linux":
+        raise SandboxUnavailable(
+            f"plugins run in processes of their own on Linux only, and this is {sys.platform}",
+            kind="SandboxUnavailable",
+        )
+    # In the loop's own thread: PDEATHSIG fires when the *thread* that made the child ends, and pool threads do.
+    # vfork and exec take about a millisecond.
+    try:
+        return _start(f"eventcore-{spec.slug[:32]}-")
+    except OSError as error:
+        raise SandboxUnavailable(f"cannot start a worker process: {error}", kind="SandboxUnavailable") from error
+
+
+def _start(prefix: str) -> Process:
+    with ExitStack() as undo:
+        folder = tempfile.mkdtemp(prefix=prefix)
+        undo.callback(shutil.rmtree, folder, ignore_errors=True)
+        ours, theirs = socket.socketpair()
+        undo.callback(ours.close)
+        with theirs:
+            read, write = os.pipe()
+            undo.callback(os.close, read)
+            try:
+                child = _exec(theirs.fileno(), write, folder)
+            finally:
+                os.close(write)
+        undo.callback(child.wait)
+        undo.callback(child.kill)
+        pidfd = os.pidfd_open(child.pid)
+        ours.setblocking(False)
+        os.set_blocking(read, False)
+        undo.pop_all()
+        return Process(child, pidfd, ours, read, folder)
+
+
+def _exec(channel: int, output: int, folder: str) -> subprocess.Popen[bytes]:
+    # The real interpreter, not what a version manager put in its place: such a shim costs ten times as much.
+    python = os.path.realpath(sys.executable)
+    return subprocess.Popen(  # noqa: S603 - every word of it is ours
+        [python, "-I", "-S", str(_BOOT), str(channel), str(os.getpid()), str(_ROOT)],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=(channel,),
+        cwd=folder,
+        env=_environment(folder),
+        start_new_session=True,
+    )
+
+
+def _environment(folder: str) -> dict[str, str]:
+    env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder}
+    if zone := os.environ.get("TZ"):
+        env["TZ"] = zone
+    return env
+
+
+def host_paths() -> tuple[str, ...]:
+    """The host's site-packages folders."""
+    paths = sysconfig.get_paths()
+    return tuple(dict.fromkeys(p for p in (paths["purelib"], paths["platlib"]) if os.path.isdir(p)))

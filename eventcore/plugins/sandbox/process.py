@@ -1,0 +1,403 @@
+"""`ProcessWorker`: the host's view of one warm worker process. What the process sends is treated as hostile."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections import deque
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import anyio
+from anyio.abc import TaskGroup, TaskStatus
+
+from eventcore.kernel.errors import Interrupted, PluginFailed, PluginTimeout
+from eventcore.kernel.json import encode
+from eventcore.kernel.ports import HostApi
+from eventcore.plugins.sandbox.channel import Channel
+from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameError, check_from_worker, parse
+from eventcore.plugins.sandbox.launch import Launcher, Process, host_paths, spawn
+from eventcore.plugins.sandbox.reports import clean, describe_exit
+from eventcore.plugins.sandbox.requests import Requests, Turn
+from eventcore.plugins.sandbox.spec import WorkerSpec
+
+_log = logging.getLogger(__name__)
+
+#: Between the end of the channel and the end of the process; a process that goes on longer is killed. Seconds.
+_EOF_GRACE = 1.0
+#: What is kept of the process's raw output, for the message about a crash. Bytes.
+_RAW_KEPT = 16 * 1024
+#: How long to wait for a killed process to be gone. Seconds.
+_DEATH = 5.0
+
+
+class _Call:
+    """A call in the worker."""
+
+    __slots__ = ("done", "failure", "host", "id", "label", "open", "reply", "turn")
+
+    def __init__(self, number: int, label: str, host: HostApi | None, turn: bool) -> None:
+        self.id = number
+        self.label = label
+        self.host = host
+        self.turn = turn
+        self.done = anyio.Event()
+        self.open = 0
+        self.reply: dict[str, Any] | None = None
+        self.failure: PluginFailed | None = None
+
+
+class ProcessWorker:
+    """A plugin's code in a process of its own. Implements `eventcore.kernel.ports.Worker`.
+
+    Plain functions of the plugin run one at a time: the host holds a call back until the one before is answered, and
+    its time starts then, so a call is never killed for having waited. Async functions run side by side.
+
+    Use `start`, then `load`, then `call`. Works on asyncio and trio; belongs to the loop that started it.
+    """
+
+    def __init__(self, spec: WorkerSpec, process: Process) -> None:
+        self.spec = spec
+        self.registered: dict[str, Any] = {}
+        self._process = process
+        self._channel = Channel(process.sock, self._on_frame, self._violation)
+        self._calls: dict[int, _Call] = {}
+        self._number = 0
+        self._waiting = 0
+        self._requests = Requests(spec.slug, spec.limits.requests_per_second)
+        self._incoming: deque[tuple[_Call, dict[str, Any]]] = deque()
+        self._arrived = anyio.Event()
+        self._turn = anyio.Semaphore(1, fast_acquire=True)
+        self._sync: frozenset[str] = frozenset()
+        self._raw = b""
+        self._raw_total = 0
+        self._cause: Callable[[], PluginFailed] | None = None
+        self._idle: anyio.Event | None = None
+        self._closing = False
+        self._ended = anyio.Event()
+        self._tasks: TaskGroup
+
+    @classmethod
+    async def start(cls, spec: WorkerSpec, tasks: TaskGroup, *, launcher: Launcher = spawn) -> ProcessWorker:
+        """Start the process; it is watched by a task in `tasks`, and killed when that is cancelled.
+
+        Raises:
+            SandboxUnavailable: this machine cannot run it.
+        """
+        worker = cls(spec, await launcher(spec))
+        await tasks.start(worker._serve)
+        return worker
+
+    @property
+    def alive(self) -> bool:
+        """Whether it can still be called."""
+        return self._cause is None and not self._closing and not self._ended.is_set()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def load(self, host: HostApi | None = None) -> dict[str, Any]:
+        """Import the plugin, call its `initialize`, and return what it registers.
+
+        Raises:
+            PluginFailed: the code cannot be loaded; `kind` is the exception's name, `InitializeFailed` or `NoSuch...`.
+        """
+        spec = self.spec
+        params = {
+            "dir": str(spec.dir.absolute()),
+            "module": spec.module,
+            "class_name": spec.class_name,
+            "entry_point": spec.entry_point,
+            "config": dict(spec.config),
+            "slug": spec.slug,
+            "hooks": sorted(spec.hooks),
+            "paths": list(host_paths() if spec.paths is None else spec.paths),
+        }
+        answer = await self.call("load", params, timeout=spec.limits.load, host=host)
+        registered = answer["result"]
+        if not isinstance(registered, dict) or not isinstance(registered.get("sync"), list):
+            self._violation("its answer to load is not what a worker answers")
+            raise PluginFailed(f"{spec.slug} answered load with something else", kind="ProtocolViolation")
+        self.registered = registered
+        self._sync = frozenset(name for name in registered["sync"] if isinstance(name, str))
+        return registered
+
+    async def call(
+        self,
+        kind: str,
+        params: dict[str, Any],
+        *,
+        timeout: float,
+        host: HostApi | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Ask the worker for something and wait; see the port for the contract.
+
+        Args:
+            kind: `load`, `run` {params}, `hook` {function, args}, `event` {function, event},
+                `command` {command, args}, `health` or `cleanup`.
+            params: JSON, as that kind needs it.
+            timeout: seconds from when the worker gets the call; then the whole process group is killed.
+            host: answers what the code asks through `ctx`; without one every request is refused.
+            context: what `ctx` shows: `tenant`, `actor`, `permissions`, `config`.
+
+        Raises:
+            PluginFailed: the code raised; `kind`, `trace` and `details["transient"]` tell what. Of the kind
+                `ProtocolViolation`: it broke the channel's rules, and the worker is dead.
+            PluginTimeout: it ran over; the worker is dead.
+            Interrupted: the worker died under it. `details["started"]` is False where it had not got the call.
+            InvalidPayload: `params` are not JSON, or over 1 MiB.
+        """
+        self._check_usable()
+        if self._waiting + len(self._calls) >= self.spec.limits.calls:
+            raise PluginFailed(f"{self.spec.slug} has {self.spec.limits.calls} calls in hand", kind="Overloaded")
+        number, body = self._encoded(kind, params, context or {})
+        function = self._function(kind, params)
+        turn = function in self._sync
+        await self._wait_for_turn(turn)
+        return await self._exchange(body, _Call(number, function or kind, host, turn), timeout)
+
+    async def close(self, grace: float = 5.0) -> None:
+        """Let running calls finish for at most `grace` seconds, call the plugin's `cleanup`, and end the process."""
+        if self.alive:
+            self._closing = True
+            with anyio.move_on_after(grace):
+                await self._finish_up(grace)
+        await self.kill("it was closed")
+
+    async def kill(self, reason: str = "it was killed") -> None:
+        """End the process at once; calls in it are `Interrupted`. Returns when it is gone."""
+        self._end(partial(Interrupted, f"the worker of {self.spec.slug} ended: {reason}", kind="Interrupted"))
+        await self._ended.wait()
+
+    async def ended(self) -> None:
+        """Wait until the process is gone, for whatever reason."""
+        await self._ended.wait()
+
+    # Calls
+
+    def _encoded(self, kind: str, params: dict[str, Any], context: Mapping[str, Any]) -> tuple[int, bytes]:
+        self._number += 1
+        frame = {"id": self._number, "kind": kind, "params": params, "context": dict(context)}
+        return self._number, encode(frame, limit=MAX_FRAME, what=f"a call of {self.spec.slug}")
+
+    def _function(self, kind: str, params: Mapping[str, Any]) -> str:
+        match kind:
+            case "run":
+                return "execute" if self.spec.class_name else self.spec.entry_point
+            case "hook" | "event":
+                return str(params.get("function", ""))
+            case "command":
+                return "on_command"
+            case "health":
+                return "health_check"
+            case _:
+                return kind
+
+    def _check_usable(self) -> None:
+        if self._cause is not None or self._ended.is_set():
+            raise Interrupted(f"the worker of {self.spec.slug} has ended", kind="Interrupted", started=False)
+        if self._closing:
+            raise Interrupted(f"the worker of {self.spec.slug} is closing", kind="Interrupted", started=False)
+
+    async def _wait_for_turn(self, turn: bool) -> None:
+        """Wait for the plain function before this one, and for room in the backlog. Both end when the worker does."""
+        if turn:
+            self._waiting += 1
+            try:
+                await self._turn.acquire()
+            finally:
+                self._waiting -= 1
+        try:
+            if self._channel.full:
+                await self._channel.room()
+            self._check_usable()
+        except BaseException:
+            if turn:
+                self._turn.release()
+            raise
+
+    async def _exchange(self, body: bytes, call: _Call, timeout: float) -> dict[str, Any]:
+        self._calls[call.id] = call
+        deadline = anyio.current_time() + timeout
+        self._channel.send(body)
+        try:
+            with anyio.move_on_after(timeout):
+                await call.done.wait()
+        except anyio.get_cancelled_exc_class():
+            # Nobody wants the answer any more, but the code still runs, and its limit still holds.
+            if not call.done.is_set() and self._cause is None:
+                call.host = None
+                self._tasks.start_soon(self._outlive, call, deadline, timeout)
+            raise
+        if not call.done.is_set():
+            self._run_over(call, timeout)
+            with anyio.move_on_after(_DEATH, shield=True):
+                await call.done.wait()
+        if call.failure is not None:
+            raise call.failure
+        assert call.reply is not None
+        return self._outcome(call.reply)
+
+    async def _outlive(self, call: _Call, deadline: float, timeout: float) -> None:
+        with anyio.move_on_at(deadline):
+            await call.done.wait()
+        if not call.done.is_set():
+            self._run_over(call, timeout)
+
+    def _run_over(self, call: _Call, timeout: float) -> None:
+        slug = self.spec.slug
+        call.failure = PluginTimeout(
+            f"{slug} did not answer {call.label} within {timeout:g} s; its worker was killed", kind="PluginTimeout"
+        )
+        why = f"the worker of {slug} was killed, because {call.label} ran over its time limit beside this call"
+        self._end(partial(Interrupted, why, kind="Interrupted"))
+
+    def _outcome(self, reply: dict[str, Any]) -> dict[str, Any]:
+        if reply["ok"]:
+            return {"result": reply["result"], "stdout": reply["stdout"], "stderr": reply["stderr"]}
+        error = reply["error"]
+        raise PluginFailed(
+            clean(error["message"], 4096) or error["kind"],
+            kind=clean(error["kind"], 128),
+            trace=clean(error["trace"], 32 * 1024) or None,
+            output={"stdout": reply["stdout"], "stderr": reply["stderr"]},
+            transient=error["transient"],
+        )
+
+    def _settle(self, call: _Call) -> None:
+        """The call is over: with its reply, or with the failure that is set."""
+        if self._calls.pop(call.id, None) is None:
+            return
+        if call.turn:
+            self._turn.release()
+        call.done.set()
+        if self._idle is not None and not self._calls:
+            self._idle.set()
+
+    async def _finish_up(self, grace: float) -> None:
+        if self._calls:
+            self._idle = anyio.Event()
+            await self._idle.wait()
+        _, body = self._encoded("cleanup", {}, {})
+        try:
+            await self._exchange(body, _Call(self._number, "cleanup", None, False), grace)
+        except PluginFailed as error:
+            _log.warning("cleanup of %s failed: %s", self.spec.slug, error)
+
+    # Frames
+
+    def _on_frame(self, body: bytes) -> None:
+        if self._cause is not None:
+            return  # it is being killed; what it still says does not count
+        frame = parse(body)
+        if check_from_worker(frame) == "request":
+            self._on_request(frame)
+            return
+        call = self._calls.get(frame["id"])
+        if call is None or call.reply is not None:
+            raise FrameError(f"it answered call {frame['id']}, which is not in flight")
+        call.reply = frame
+        if not call.open:
+            self._settle(call)
+
+    def _on_request(self, frame: dict[str, Any]) -> None:
+        call = self._calls.get(frame["call"])
+        if call is None or call.reply is not None:
+            raise FrameError(f"it made a request for call {frame['call']}, which is not in flight")
+        self._requests.admit(frame["rid"])
+        call.open += 1
+        self._incoming.append((call, frame))
+        self._arrived.set()
+
+    async def _dispatch(self) -> None:
+        """Start a task for each request. Frames come in outside any task, where none can be started."""
+        while True:
+            await self._arrived.wait()
+            self._arrived = anyio.Event()
+            while self._incoming:
+                call, frame = self._incoming.popleft()
+                self._tasks.start_soon(self._answer, call, self._requests.turn(), frame)
+
+    async def _answer(self, call: _Call, turn: Turn, frame: dict[str, Any]) -> None:
+        body = await self._requests.answer(turn, call.host, frame)
+        call.open -= 1
+        self._channel.send(body)
+        if call.reply is not None and not call.open:
+            self._settle(call)
+
+    # The process
+
+    async def _serve(self, *, task_status: TaskStatus[None]) -> None:
+        code: int | None = None
+        try:
+            async with anyio.create_task_group() as tasks:
+                self._tasks = tasks
+                tasks.start_soon(self._read)
+                tasks.start_soon(self._drain)
+                tasks.start_soon(self._dispatch)
+                task_status.started()
+                code = await self._process.wait()
+                self._channel.read_rest()
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._bury(code)
+
+    async def _read(self) -> None:
+        await self._channel.run()
+        await anyio.sleep(_EOF_GRACE)
+        self._violation("it closed its channel and went on")
+
+    async def _drain(self) -> None:
+        """Read what the process writes past its captured streams, keep the end of it, and stop a flood."""
+        while True:
+            await anyio.wait_readable(self._process.output)
+            try:
+                data = os.read(self._process.output, 64 * 1024)
+            except BlockingIOError:
+                continue
+            if not data:
+                return
+            self._raw = (self._raw + data)[-_RAW_KEPT:]
+            self._raw_total += len(data)
+            if self._raw_total > self.spec.limits.raw_output:
+                self._violation(f"it wrote more than {self.spec.limits.raw_output:,} bytes to its raw output")
+                return
+
+    def _violation(self, what: str) -> None:
+        text = f"{self.spec.slug} broke the rules of its channel: {what}; its worker was killed"
+        _log.error("%s", text)
+        self._end(partial(PluginFailed, text, kind="ProtocolViolation"))
+
+    def _end(self, cause: Callable[[], PluginFailed]) -> None:
+        """Kill the process; the first cause is what the calls in it are told."""
+        if self._cause is None:
+            self._cause = cause
+        self._process.kill()
+
+    async def _bury(self, code: int | None) -> None:
+        self._process.kill()
+        if code is None:
+            with anyio.move_on_after(_DEATH):
+                code = await self._process.wait()
+        if self._cause is None:
+            self._read_last_output()
+            text = f"the worker of {self.spec.slug} {describe_exit(code)} with this call in it"
+            trace = clean(self._raw.decode("utf-8", "backslashreplace"), _RAW_KEPT) or None
+            self._cause = partial(Interrupted, text, kind="Interrupted", trace=trace)
+        for call in list(self._calls.values()):
+            call.failure = call.failure or self._cause()
+            self._settle(call)
+        self._channel.end()
+        await self._process.close()
+        self._ended.set()
+
+    def _read_last_output(self) -> None:
+        try:
+            while data := os.read(self._process.output, 64 * 1024):
+                self._raw = (self._raw + data)[-_RAW_KEPT:]
+        except BlockingIOError:
+            pass

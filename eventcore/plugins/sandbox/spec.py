@@ -1,0 +1,61 @@
+"""What a worker is started with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from eventcore.kernel.context import DEFAULT_TENANT
+
+#: Hooks that every host knows. `on_command` is not among them: it goes only to the plugin that declares the command.
+STANDARD_HOOKS = frozenset({"on_message", "on_file_upload", "on_startup", "on_shutdown"})
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerLimits:
+    """Bounds of one worker.
+
+    Attributes:
+        load: seconds that importing and `initialize` may take.
+        calls: calls in the worker or waiting for it; one more is refused.
+        requests_per_second: how many requests its code may make of the host. What comes faster waits; what does not
+            wait for its answers runs into the cap of `frames.MAX_REQUESTS` in flight, and the worker is killed.
+        raw_output: bytes that the process may write past its captured streams before it is killed.
+    """
+
+    load: float = 30.0
+    calls: int = 1024
+    requests_per_second: float = 5000.0
+    raw_output: int = 16 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """Whose code to run, and how.
+
+    Attributes:
+        slug: the plugin's slug.
+        dir: the plugin's folder.
+        module: its module file, relative to `dir`.
+        entry_point: the function that answers `run`, if there is no class.
+        class_name: the class to make, with `config`; its `execute` answers `run`.
+        config: the plugin's settings, JSON.
+        tenant: whose worker it is.
+        hooks: names of functions that are hook handlers; every other `on_<event>` subscribes to an event.
+        paths: folders to import packages from, behind the standard library; None: the host's site-packages.
+        version: changes with the content of the plugin's code, so that a supervisor notices.
+    """
+
+    slug: str
+    dir: Path
+    module: str = "handler.py"
+    entry_point: str = "run"
+    class_name: str | None = None
+    config: Mapping[str, Any] = field(default_factory=dict)
+    tenant: str = DEFAULT_TENANT
+    hooks: frozenset[str] = STANDARD_HOOKS
+    paths: tuple[str, ...] | None = None
+    version: str = ""
+    limits: WorkerLimits = WorkerLimits()

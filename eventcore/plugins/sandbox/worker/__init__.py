@@ -1,0 +1,1 @@
+"""The inside of a worker process: standard library and `eventcore.sdk` only."""

@@ -1,0 +1,223 @@
+"""Runs calls: finds the handler, binds `ctx`, catches everything, and answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import inspect
+import os
+import traceback
+from collections.abc import Awaitable, Mapping
+from typing import Any
+
+from eventcore.plugins.sandbox.frames import MAX_FRAME, NotJSON, encode
+from eventcore.plugins.sandbox.worker.channel import Future, HostChannel
+from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
+from eventcore.plugins.sandbox.worker.output import Capture, printable
+from eventcore.sdk import Answer, Deny, Event, PluginError, Replace, Stop, TransientError, bind
+
+_MOST_MESSAGE = 4_000
+_MOST_TRACE = 16_000
+_HERE = os.path.dirname(__file__)
+
+
+class Call:
+    """One call from the host: what `ctx` speaks for, and where its output goes."""
+
+    def __init__(self, channel: HostChannel, frame: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        self.id: int = frame["id"]
+        self.kind: str = frame["kind"]
+        self.params: dict[str, Any] = frame["params"]
+        self.blocking = True
+        self.over = False
+        self.waiting: set[Future] = set()
+        self.stdout, self.stderr = Capture(), Capture()
+        self._channel = channel
+        self._context = frame["context"]
+        self._config = config
+
+    @property
+    def tenant(self) -> str:
+        return str(self._context.get("tenant", "default"))
+
+    @property
+    def actor(self) -> str:
+        return str(self._context.get("actor", "system"))
+
+    @property
+    def permissions(self) -> frozenset[str]:
+        return frozenset(self._context.get("permissions", ()))
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        config: Mapping[str, Any] = self._context.get("config", self._config)
+        return config
+
+    def ask(self, method: str, params: dict[str, Any]) -> Answer[Any]:
+        if self.over:
+            raise PluginError("the call is over: its handler has returned, so ctx cannot act for it any more")
+        return self._channel.ask(self, method, params)
+
+    def tell(self, level: str, message: str, logger: str = "") -> None:
+        if not self.over:
+            line = printable(str(message)[: 4 * _MOST_MESSAGE])
+            self._channel.tell(self.id, {"level": str(level).lower(), "message": line, "logger": logger})
+
+
+class Runtime:
+    """The worker's state: one plugin, and the calls in it."""
+
+    def __init__(self, channel: HostChannel, loop: asyncio.AbstractEventLoop) -> None:
+        self._channel = channel
+        self._loop = loop
+        self._plugin: Plugin | None = None
+        self._config: dict[str, Any] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def handle(self, frame: dict[str, Any]) -> None:
+        """Take a call. Returns when a plain function has answered, or when the task of an async one is started."""
+        if frame["kind"] == "load":
+            self._config = frame["params"]["config"]
+        call = Call(self._channel, frame, self._config)
+        # Each call has a context of its own, copied from an empty one: what a handler sets, no other call sees.
+        contextvars.copy_context().run(self._begin, call)
+
+    def _begin(self, call: Call) -> None:
+        with bind(call):
+            try:
+                pending = self._start(call)
+            except BaseException as error:  # noqa: BLE001 - SystemExit in a handler must not end the worker
+                self._fail(call, error)
+                return
+            if inspect.isawaitable(pending):
+                call.blocking = False
+                task = self._loop.create_task(self._finish(call, pending))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+            else:
+                self._succeed(call, pending)
+
+    def _start(self, call: Call) -> Any:
+        """The result of a plain function, or the awaitable of an async one."""
+        if call.kind == "load":
+            return self._load(call)
+        if self._plugin is None:
+            raise LoadError("NotLoaded", "the worker has not loaded its plugin")
+        if call.kind == "event":
+            call.params["event"] = Event(call.params["event"])
+        found = self._plugin.handler(call.kind, call.params)
+        if found is None:
+            return {"status": "healthy"} if call.kind == "health" else None
+        handler, args = found
+        if not handler.blocking:
+            return handler(args)
+        return self._outside_loop(handler, args)
+
+    def _outside_loop(self, handler: Any, args: list[Any]) -> Any:
+        """Run a plain function. The loop is put out of its sight, so that it may call `asyncio.run` as ever."""
+        asyncio._set_running_loop(None)
+        try:
+            return handler(args)
+        finally:
+            asyncio._set_running_loop(self._loop)
+
+    def _load(self, call: Call) -> Any:
+        plugin = load(call.params)
+        initialize = plugin.handler("initialize", {})
+        if initialize is None:
+            return self._ready(plugin, True)
+        handler, args = initialize
+        ready = self._outside_loop(handler, args) if handler.blocking else handler(args)
+        return self._ready_later(plugin, ready) if inspect.isawaitable(ready) else self._ready(plugin, ready)
+
+    async def _ready_later(self, plugin: Plugin, ready: Awaitable[Any]) -> dict[str, Any]:
+        return self._ready(plugin, await ready)
+
+    def _ready(self, plugin: Plugin, ready: Any) -> dict[str, Any]:
+        if ready is False:
+            raise LoadError("InitializeFailed", "initialize returned False")
+        self._plugin = plugin
+        return plugin.describe()
+
+    async def _finish(self, call: Call, pending: Any) -> None:
+        try:
+            result = await pending
+            if call.waiting:
+                await asyncio.wait(call.waiting)  # what was asked without await is part of the call all the same
+        except BaseException as error:  # noqa: BLE001 - as in _begin
+            self._fail(call, error)
+        else:
+            self._succeed(call, result)
+
+    def _succeed(self, call: Call, result: Any) -> None:
+        value = _verdict(result) if call.kind == "hook" else result
+        call.over = True
+        try:
+            body = b'{"id":%d,"ok":true,"result":%s,"stdout":%s,"stderr":%s}' % (
+                call.id,
+                encode(value),
+                encode(call.stdout.text()),
+                encode(call.stderr.text()),
+            )
+        except NotJSON as error:
+            self._fail(call, LoadError("ResultNotJSON", f"the result is not JSON: {error}"))
+            return
+        except Exception as error:  # noqa: BLE001 - a dict subclass of the plugin may do anything when it is read
+            self._fail(call, error)
+            return
+        if len(body) > MAX_FRAME:
+            text = f"the answer is {len(body):,} bytes; the limit is {MAX_FRAME:,}"
+            self._fail(call, LoadError("ResultTooLarge", text))
+            return
+        self._channel.reply(body)
+
+    def _fail(self, call: Call, error: BaseException) -> None:
+        call.over = True
+        body = {
+            "id": call.id,
+            "ok": False,
+            "error": {
+                "kind": error.kind if isinstance(error, LoadError) else printable(type(error).__name__)[:128],
+                "message": _message(error),
+                "trace": "" if isinstance(error, LoadError) else _trace(error),
+                "transient": isinstance(error, TransientError),
+            },
+            "stdout": call.stdout.text(),
+            "stderr": call.stderr.text(),
+        }
+        self._channel.reply(encode(body))
+
+
+def _verdict(result: Any) -> dict[str, Any]:
+    match result:
+        case Deny(reason):
+            return {"verdict": "deny", "reason": str(reason)}
+        case Replace(value):
+            return {"verdict": "replace", "value": value}
+        case Stop(value):
+            return {"verdict": "stop", "value": value}
+        case _:
+            return {"value": result}
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return printable(str(error))[:_MOST_MESSAGE]
+    except Exception:  # noqa: BLE001 - a plugin's own __str__
+        return "(the exception's own text cannot be made)"
+
+
+def _trace(error: BaseException) -> str:
+    """The traceback from the plugin's first frame on; the end of it, if it is long."""
+    place = error.__traceback__
+    while place is not None and _is_ours(place.tb_frame.f_code.co_filename):
+        place = place.tb_next
+    try:
+        text = "".join(traceback.format_exception(type(error), error, place))
+    except Exception:  # noqa: BLE001 - as in _message
+        return ""
+    return printable(text)[-_MOST_TRACE:]
+
+
+def _is_ours(filename: str) -> bool:
+    return filename.startswith((_HERE, "<frozen importlib")) or "/importlib/__init__" in filename

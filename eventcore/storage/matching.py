@@ -1,0 +1,67 @@
+"""What a query matches, for backends that look at rows in Python, and the text search that all share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+from eventcore.kernel.event import Event
+from eventcore.kernel.json import encode
+from eventcore.kernel.names import pattern
+from eventcore.kernel.records import EventQuery
+
+#: No page is longer than this, whatever a query asks for.
+MAX_PAGE = 10_000
+
+#: A word as it stands in plain text, and as it stands inside a JSON string; both case folded.
+Word: TypeAlias = tuple[str, str]
+
+
+def page_size(limit: int) -> int:
+    """The limit of a query, within 0 ... `MAX_PAGE`."""
+    return max(0, min(limit, MAX_PAGE))
+
+
+def words_of(text: str | None) -> list[Word]:
+    """The words of a search text. A quote or backslash in a word is found in payloads in its escaped form."""
+    return [(word, encode(word)[1:-1].decode()) for word in (text or "").casefold().split()]
+
+
+def holds_words(words: list[Word], plain: str, raw: bytes) -> bool:
+    """Whether each word stands in the plain text or in the JSON document `raw`, case folded as Unicode defines it."""
+    plain = plain.casefold()
+    document = raw.decode(errors="replace").casefold()
+    return all(word in plain or escaped in document for word, escaped in words)
+
+
+def plain_text(type_: str, subject: str | None, actor: str) -> str:
+    """What of an event is searched besides its payload."""
+    return f"{type_}\n{subject or ''}\n{actor}"
+
+
+def matcher(query: EventQuery) -> Callable[[Event], bool]:
+    """A test for all conditions of a query but positions, order and limit.
+
+    Raises:
+        InvalidName: the query's pattern is none.
+    """
+    tests: list[Callable[[Event], bool]] = []
+    if query.types:
+        types = frozenset(query.types)
+        tests.append(lambda event: event.type in types)
+    if query.pattern is not None:
+        regex = pattern(query.pattern)
+        tests.append(lambda event: regex.fullmatch(event.type) is not None)
+    exact = {name: getattr(query, name) for name in ("tenant", "source", "subject", "actor", "run", "correlation_id")}
+    tests += [_equals(name, wanted) for name, wanted in exact.items() if wanted is not None]
+    if (since := query.since) is not None:
+        tests.append(lambda event: event.at >= since)
+    if (until := query.until) is not None:
+        tests.append(lambda event: event.at < until)
+    if words := words_of(query.text):
+        tests.append(lambda e: holds_words(words, plain_text(e.type, e.subject, e.actor), e.raw))
+    return lambda event: all(test(event) for test in tests)
+
+
+def _equals(name: str, wanted: str) -> Callable[[Event], bool]:
+    return lambda event: getattr(event, name) == wanted

@@ -1,0 +1,198 @@
+-- Version 1: the first schema.
+
+CREATE TABLE meta (
+    name TEXT PRIMARY KEY,
+    value ANY
+) STRICT, WITHOUT ROWID;
+
+INSERT INTO meta (name, value) VALUES ('position_floor', 0);
+
+CREATE TABLE events (
+    position INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    source TEXT NOT NULL,
+    at REAL NOT NULL,
+    raw BLOB NOT NULL,
+    tenant TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    subject TEXT,
+    key TEXT,
+    run TEXT,
+    correlation_id TEXT NOT NULL,
+    causation_id TEXT,
+    hops INTEGER NOT NULL,
+    traceparent TEXT,
+    idempotency_key TEXT,
+    schema_version INTEGER NOT NULL,
+    path TEXT
+) STRICT;
+
+CREATE INDEX events_by_type ON events (tenant, type);
+CREATE INDEX events_by_id ON events (id);
+CREATE INDEX events_by_correlation ON events (correlation_id);
+CREATE INDEX events_by_run ON events (run) WHERE run IS NOT NULL;
+
+-- A row is a step event of the history and an entry of its run's journal at once.
+CREATE TABLE journal (
+    position INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    type TEXT NOT NULL,
+    source TEXT NOT NULL,
+    at REAL NOT NULL,
+    raw BLOB NOT NULL,
+    tenant TEXT NOT NULL,
+    actor TEXT NOT NULL,
+    subject TEXT,
+    key TEXT,
+    run TEXT,
+    correlation_id TEXT NOT NULL,
+    causation_id TEXT,
+    hops INTEGER NOT NULL,
+    traceparent TEXT,
+    idempotency_key TEXT,
+    schema_version INTEGER NOT NULL,
+    path TEXT,
+    attempt INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX journal_by_type ON journal (tenant, type);
+CREATE INDEX journal_by_id ON journal (id);
+CREATE INDEX journal_by_correlation ON journal (correlation_id);
+CREATE INDEX journal_by_run ON journal (run);
+
+CREATE TABLE runs (
+    id TEXT PRIMARY KEY NOT NULL,
+    tenant TEXT NOT NULL,
+    slug TEXT NOT NULL,
+    definition TEXT NOT NULL,
+    status TEXT NOT NULL,
+    raw_inputs BLOB NOT NULL,
+    actor TEXT NOT NULL,
+    roles TEXT NOT NULL,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    version INTEGER NOT NULL,
+    raw_output BLOB,
+    raw_error BLOB,
+    correlation_id TEXT NOT NULL,
+    causation_id TEXT,
+    hops INTEGER NOT NULL,
+    chain TEXT NOT NULL,
+    traceparent TEXT,
+    trigger_id TEXT,
+    raw_trigger_event BLOB,
+    parent TEXT,
+    limit_key TEXT,
+    owner TEXT,
+    fence INTEGER NOT NULL,
+    lease_until REAL NOT NULL,
+    live INTEGER NOT NULL
+) STRICT;
+
+CREATE INDEX runs_by_slug ON runs (tenant, slug, id);
+-- `live` says whether the status is one of the live ones. A condition on the status itself would have every move of a
+-- run rewrite this index.
+CREATE INDEX runs_live ON runs (tenant, slug, limit_key) WHERE live = 1;
+
+CREATE TABLE definitions (
+    hash TEXT PRIMARY KEY NOT NULL,
+    tenant TEXT NOT NULL,
+    slug TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    created REAL NOT NULL
+) STRICT;
+
+CREATE TABLE timers (
+    id TEXT PRIMARY KEY NOT NULL,
+    tenant TEXT NOT NULL,
+    due REAL NOT NULL,
+    run TEXT NOT NULL,
+    raw BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX timers_by_due ON timers (due, id);
+
+CREATE TABLE keys (
+    tenant TEXT NOT NULL,
+    scope TEXT NOT NULL,
+    key TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    ref TEXT NOT NULL,
+    expires REAL NOT NULL,
+    PRIMARY KEY (tenant, scope, key)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE cursors (
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    PRIMARY KEY (tenant, name)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE deliveries (
+    tenant TEXT NOT NULL,
+    subscription TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    state TEXT NOT NULL,
+    attempt INTEGER NOT NULL,
+    next_at REAL NOT NULL,
+    PRIMARY KEY (tenant, subscription, position)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE dead_letters (
+    id TEXT PRIMARY KEY NOT NULL,
+    tenant TEXT NOT NULL,
+    subscription TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    reason TEXT NOT NULL,
+    attempts INTEGER NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+
+CREATE INDEX dead_letters_by_time ON dead_letters (tenant, at, id);
+
+CREATE TABLE plugin_states (
+    tenant TEXT NOT NULL,
+    plugin TEXT NOT NULL,
+    state TEXT NOT NULL,
+    reason TEXT,
+    at REAL NOT NULL,
+    content_hash TEXT,
+    raw_registered BLOB,
+    PRIMARY KEY (tenant, plugin)
+) STRICT;
+
+CREATE TABLE memory (
+    id TEXT PRIMARY KEY NOT NULL,
+    tenant TEXT NOT NULL,
+    owner TEXT NOT NULL,
+    query TEXT NOT NULL,
+    raw_result BLOB NOT NULL,
+    at REAL NOT NULL
+) STRICT;
+
+CREATE INDEX memory_by_time ON memory (tenant, at, id);
+
+CREATE TABLE schedules (
+    id TEXT PRIMARY KEY NOT NULL,
+    tenant TEXT NOT NULL,
+    due REAL NOT NULL,
+    raw BLOB NOT NULL
+) STRICT;
+
+CREATE INDEX schedules_by_due ON schedules (due, id);
+
+CREATE TABLE audit (
+    seq INTEGER PRIMARY KEY,
+    id TEXT NOT NULL,
+    tenant TEXT NOT NULL,
+    at REAL NOT NULL,
+    actor TEXT NOT NULL,
+    action TEXT NOT NULL,
+    target TEXT NOT NULL,
+    raw_old BLOB,
+    raw_new BLOB
+) STRICT;
+
+CREATE INDEX audit_by_tenant ON audit (tenant);

@@ -1,0 +1,258 @@
+-- Every statement of the SQLite store. `-- name:` starts one; the comment under it says what it is for.
+-- Words in {braces} are filled in by `history.py` with fragments from this package, never with anything from outside.
+
+-- name: begin
+-- A group of commits, and everything else that writes. IMMEDIATE: wait for another process here, not half-way.
+BEGIN IMMEDIATE;
+
+-- name: begin_read
+-- Reads that take more than one statement see one state of the database.
+BEGIN;
+
+-- name: commit
+-- Makes a group durable.
+COMMIT;
+
+-- name: rollback
+-- Drops what a failed transaction wrote.
+ROLLBACK;
+
+-- name: last_position
+-- The newest log position. The floor holds where the newest rows were removed.
+SELECT max(
+    ifnull((SELECT max(position) FROM events), 0),
+    ifnull((SELECT max(position) FROM journal), 0),
+    (SELECT value FROM meta WHERE name = 'position_floor')
+);
+
+-- name: insert_event
+-- One log entry that is no step event.
+INSERT INTO events (position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id,
+                    hops, traceparent, idempotency_key, schema_version, path)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: insert_journal
+-- One step event.
+INSERT INTO journal (position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id,
+                     hops, traceparent, idempotency_key, schema_version, path, attempt)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: event_by_id
+-- Foreign ids may repeat over sources and tenants; the oldest is meant.
+SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
+       traceparent, idempotency_key, schema_version, path
+FROM events WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
+UNION ALL
+SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
+       traceparent, idempotency_key, schema_version, path
+FROM journal WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
+ORDER BY 1 LIMIT 1;
+
+-- name: journal_of_run
+-- What recovery reads.
+SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
+       traceparent, idempotency_key, schema_version, path, attempt
+FROM journal WHERE run = ? ORDER BY position;
+
+-- name: history_arm
+-- One arm of a page of history: a table, and where it helps a tenant and type. The page is the merge of its arms.
+SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
+       traceparent, idempotency_key, schema_version, path
+FROM {table} WHERE {conditions} ORDER BY position {order} LIMIT :limit;
+
+-- name: types_of_tenant
+-- The types a tenant has in a table, by jumping from one to the next in the index instead of reading all of it.
+WITH RECURSIVE found (type) AS (
+    SELECT min(type) FROM {table} WHERE tenant = :tenant
+    UNION ALL
+    SELECT (SELECT min(type) FROM {table} WHERE tenant = :tenant AND type > found.type)
+    FROM found WHERE found.type IS NOT NULL
+)
+SELECT type FROM found WHERE type IS NOT NULL LIMIT :most;
+
+-- name: tenants
+-- The tenants of a table, in the same way.
+WITH RECURSIVE found (tenant) AS (
+    SELECT min(tenant) FROM {table}
+    UNION ALL
+    SELECT (SELECT min(tenant) FROM {table} WHERE tenant > found.tenant) FROM found WHERE found.tenant IS NOT NULL
+)
+SELECT tenant FROM found WHERE tenant IS NOT NULL LIMIT :most;
+
+-- name: run_heads
+-- What the guards of a group ask about its runs, in one go.
+SELECT id, version, fence, live FROM runs WHERE id IN (SELECT value FROM json_each(?));
+
+-- name: run_head
+-- The same for one run.
+SELECT version, fence, live FROM runs WHERE id = ?;
+
+-- name: insert_run
+-- A new run.
+INSERT INTO runs (id, tenant, slug, definition, status, raw_inputs, actor, roles, created, updated, version, raw_output,
+                  raw_error, correlation_id, causation_id, hops, chain, traceparent, trigger_id, raw_trigger_event,
+                  parent, limit_key, owner, fence, lease_until, live)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: move_run
+-- A change of a run's head row that leaves it live, or not, as it was. Does not touch the index of live runs.
+UPDATE runs SET status = ?, version = ?, updated = ?, raw_output = ?, raw_error = ? WHERE id = ?;
+
+-- name: end_run
+-- A change that ends a run, or brings it back to life.
+UPDATE runs SET status = ?, version = ?, updated = ?, raw_output = ?, raw_error = ?, live = ? WHERE id = ?;
+
+-- name: live_runs
+-- How many runs take up a slot.
+SELECT count(*) FROM runs
+WHERE live = 1 AND status IN ('running', 'waiting')
+  AND tenant = :tenant AND slug = :slug AND (:limit_key IS NULL OR limit_key = :limit_key);
+
+-- name: run_by_id
+-- One run.
+SELECT id, tenant, slug, definition, status, raw_inputs, actor, roles, created, updated, version, raw_output, raw_error,
+       correlation_id, causation_id, hops, chain, traceparent, trigger_id, raw_trigger_event, parent, limit_key, owner,
+       fence, lease_until
+FROM runs WHERE id = ?;
+
+-- name: runs_page
+-- A page of runs, newest first; ids sort by time.
+SELECT id, tenant, slug, definition, status, raw_inputs, actor, roles, created, updated, version, raw_output, raw_error,
+       correlation_id, causation_id, hops, chain, traceparent, trigger_id, raw_trigger_event, parent, limit_key, owner,
+       fence, lease_until
+FROM runs WHERE {conditions} ORDER BY id DESC LIMIT :limit;
+
+-- name: claimable_runs
+-- Live runs that nobody drives.
+SELECT id, tenant, slug, definition, status, raw_inputs, actor, roles, created, updated, version, raw_output, raw_error,
+       correlation_id, causation_id, hops, chain, traceparent, trigger_id, raw_trigger_event, parent, limit_key, owner,
+       fence, lease_until
+FROM runs
+WHERE live = 1 AND status <> 'paused'
+  AND (owner IS NULL OR (owner <> :owner AND lease_until <= :now))
+ORDER BY id LIMIT :limit;
+
+-- name: claim_run
+-- The claim itself; runs in the transaction of `claimable_runs`.
+UPDATE runs SET owner = ?, fence = ?, lease_until = ? WHERE id = ?;
+
+-- name: renew_runs
+-- A longer lease for everything an owner drives.
+UPDATE runs SET lease_until = :until
+WHERE live = 1 AND owner = :owner;
+
+-- name: release_runs
+-- A clean stop.
+UPDATE runs SET owner = NULL, lease_until = 0 WHERE owner = :owner;
+
+-- name: put_definition
+-- A definition, by content.
+INSERT OR REPLACE INTO definitions (hash, tenant, slug, raw, created) VALUES (?, ?, ?, ?, ?);
+
+-- name: definition
+-- One definition.
+SELECT hash, tenant, slug, raw, created FROM definitions WHERE hash = ?;
+
+-- name: put_timer
+-- A timer, new or moved.
+INSERT OR REPLACE INTO timers (id, tenant, due, run, raw) VALUES (?, ?, ?, ?, ?);
+
+-- name: delete_timer
+-- A timer that went off or is not needed any more.
+DELETE FROM timers WHERE id = ?;
+
+-- name: due_timers
+-- What should have gone off by now.
+SELECT id, tenant, due, run, raw FROM timers WHERE due <= ? ORDER BY due, id LIMIT ?;
+
+-- name: next_timer
+-- When to look again.
+SELECT min(due) FROM timers;
+
+-- name: put_key
+-- An idempotency key; that no living one is replaced was checked before.
+INSERT OR REPLACE INTO keys (tenant, scope, key, digest, ref, expires) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: key_expiry
+-- What the guard asks.
+SELECT expires FROM keys WHERE tenant = ? AND scope = ? AND key = ?;
+
+-- name: live_key
+-- A key that has not expired.
+SELECT tenant, scope, key, digest, ref, expires FROM keys WHERE tenant = ? AND scope = ? AND key = ? AND expires > ?;
+
+-- name: put_cursor
+-- How far a subscription has come.
+INSERT OR REPLACE INTO cursors (tenant, name, position) VALUES (?, ?, ?);
+
+-- name: cursor
+-- One cursor.
+SELECT tenant, name, position FROM cursors WHERE tenant = ? AND name = ?;
+
+-- name: put_delivery
+-- A delivery that is pending, parked, or settled above its cursor.
+INSERT OR REPLACE INTO deliveries (tenant, subscription, position, state, attempt, next_at) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: delete_delivery
+-- A delivery that the cursor has passed.
+DELETE FROM deliveries WHERE tenant = ? AND subscription = ? AND position = ?;
+
+-- name: deliveries
+-- What a subscription has in hand.
+SELECT tenant, subscription, position, state, attempt, next_at FROM deliveries
+WHERE tenant = ? AND subscription = ? ORDER BY position LIMIT ?;
+
+-- name: put_dead_letter
+-- An event that was given up on.
+INSERT OR REPLACE INTO dead_letters (id, tenant, subscription, position, reason, attempts, at)
+VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: delete_dead_letter
+-- A dead letter that was redriven or dropped.
+DELETE FROM dead_letters WHERE id = ?;
+
+-- name: dead_letters
+-- A tenant's dead letters, newest first.
+SELECT id, tenant, subscription, position, reason, attempts, at FROM dead_letters
+WHERE tenant = ? ORDER BY at DESC, id DESC LIMIT ?;
+
+-- name: put_plugin_state
+-- What was decided about a plugin.
+INSERT OR REPLACE INTO plugin_states (tenant, plugin, state, reason, at, content_hash, raw_registered)
+VALUES (?, ?, ?, ?, ?, ?, ?);
+
+-- name: plugin_states
+-- All of a tenant's.
+SELECT tenant, plugin, state, reason, at, content_hash, raw_registered FROM plugin_states
+WHERE tenant = ? ORDER BY plugin;
+
+-- name: put_memory
+-- One remembered result.
+INSERT OR REPLACE INTO memory (id, tenant, owner, query, raw_result, at) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: memories
+-- A tenant's memories, newest first; `holds_words` is a function of ours.
+SELECT id, tenant, owner, query, raw_result, at FROM memory
+WHERE tenant = :tenant AND (:words = '' OR holds_words(:words, query, raw_result))
+ORDER BY at DESC, id DESC LIMIT :limit;
+
+-- name: put_schedule
+-- Something planned.
+INSERT OR REPLACE INTO schedules (id, tenant, due, raw) VALUES (?, ?, ?, ?);
+
+-- name: delete_schedule
+-- A plan that is over.
+DELETE FROM schedules WHERE id = ?;
+
+-- name: due_schedules
+-- What should have happened by now.
+SELECT id, tenant, due, raw FROM schedules WHERE due <= ? ORDER BY due, id LIMIT ?;
+
+-- name: insert_audit
+-- One entry; never changed.
+INSERT INTO audit (id, tenant, at, actor, action, target, raw_old, raw_new) VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: audit
+-- Newest first.
+SELECT id, tenant, at, actor, action, target, raw_old, raw_new FROM audit
+WHERE :tenant IS NULL OR tenant = :tenant ORDER BY seq DESC LIMIT :limit;

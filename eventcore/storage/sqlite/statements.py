@@ -1,0 +1,69 @@
+"""What reads do in a reader's thread, and claims in the writer's."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, TypeVar
+
+from eventcore.kernel.records import Run, RunQuery
+from eventcore.storage.matching import page_size
+from eventcore.storage.sqlite.rows import Row, run_of
+from eventcore.storage.sqlite.sql import SQL
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def fetch(connection: sqlite3.Connection, name: str, values: Any) -> list[Row]:
+    """All rows of a named statement."""
+    return connection.execute(SQL[name], values).fetchall()
+
+
+def runs_page(connection: sqlite3.Connection, query: RunQuery) -> list[Row]:
+    """A page of runs."""
+    conditions, values = ["1"], {"limit": page_size(query.limit)}
+    named: dict[str, Any] = {"tenant": query.tenant, "slug": query.slug, "before": query.before}
+    for name, value in named.items():
+        if value is not None:
+            conditions.append("id < :before" if name == "before" else f"{name} = :{name}")
+            values[name] = value
+    statuses = {f"status{number}": status for number, status in enumerate(query.statuses)}
+    if statuses:
+        conditions.append(f"status IN ({', '.join(f':{name}' for name in statuses)})")
+    text = SQL["runs_page"].format(conditions=" AND ".join(conditions))
+    return connection.execute(text, values | statuses).fetchall()
+
+
+def in_transaction(
+    function: Callable[Concatenate[sqlite3.Connection, P], T],
+    connection: sqlite3.Connection,
+    *args: P.args,
+    **kwargs: P.kwargs,
+) -> T:
+    """Call `function(connection, ...)` in a write transaction."""
+    connection.execute(SQL["begin"])
+    try:
+        result = function(connection, *args, **kwargs)
+        connection.execute(SQL["commit"])
+    except BaseException:
+        if connection.in_transaction:
+            connection.execute(SQL["rollback"])
+        raise
+    return result
+
+
+def claim(connection: sqlite3.Connection, owner: str, now: float, lease: float, limit: int) -> list[Run]:
+    """See `Store.claim`."""
+    values = {"owner": owner, "now": now, "limit": limit}
+    runs = [run_of(row) for row in connection.execute(SQL["claimable_runs"], values)]
+    for run in runs:
+        run.owner, run.fence, run.lease_until = owner, run.fence + 1, now + lease
+    claims = [(run.owner, run.fence, run.lease_until, run.id) for run in runs]
+    connection.executemany(SQL["claim_run"], claims)
+    return runs
+
+
+def change(connection: sqlite3.Connection, name: str, values: Any) -> int:
+    """Execute a named statement; return how many rows it changed."""
+    return connection.execute(SQL[name], values).rowcount

@@ -1,0 +1,1 @@
+"""What users test with: conformance checks of the ports, a clock and fault points."""

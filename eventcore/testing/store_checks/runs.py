@@ -1,0 +1,131 @@
+"""Checks of runs, claims, timers and memories."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+from dataclasses import replace
+
+import anyio
+
+from eventcore.kernel.errors import Conflict
+from eventcore.kernel.records import Batch, Memory, Run, RunAt, RunMove, RunQuery, Schedule, Timer
+from eventcore.testing.store_checks.records import LONGEST, MakeStore, attempt, event, full_run, move, run, started
+
+
+async def check_run_moves(make_store: MakeStore) -> None:
+    """A move sets just its fields; the run's caller and the store do not share one object."""
+    async with started(make_store) as store:
+        mine = full_run()
+        await store.commit(Batch(runs=[mine]))
+        mine.slug = "changed"
+        assert await store.run("r1") == full_run()
+        await store.commit(Batch(moves=[RunMove("r1", "completed", 8, 9.5, b'"out"', None)]), [RunAt("r1", 7)])
+        expected = replace(full_run(), status="completed", version=8, updated=9.5, raw_output=b'"out"', raw_error=None)
+        assert await store.run("r1") == expected
+        got = await store.run("r1")
+        assert got is not None
+        got.slug = "changed"
+        assert await store.run("r1") == expected
+        assert await store.run("nobody") is None
+
+
+async def check_runs_are_added_once(make_store: MakeStore) -> None:
+    """A run that is there cannot be added, nor one moved that is not; a batch may move what it adds."""
+    async with started(make_store) as store:
+        await store.commit(Batch(runs=[run("r1")]))
+        assert isinstance(await attempt(store, Batch(runs=[run("r1")])), Conflict)
+        assert isinstance(await attempt(store, Batch(runs=[run("r2"), run("r2")])), Conflict)
+        assert isinstance(await attempt(store, Batch(moves=[move("r2", 2)])), Conflict)
+        assert await store.run("r2") is None
+        await store.commit(Batch(runs=[run("r2")], moves=[move("r2", 2, "waiting")]))
+        found = await store.run("r2")
+        assert found is not None
+        assert (found.status, found.version) == ("waiting", 2)
+
+
+async def check_runs_query(make_store: MakeStore) -> None:
+    """Runs newest first, by tenant, slug and status, page by page."""
+    async with started(make_store) as store:
+        statuses = ("running", "completed", "failed")
+        await store.commit(Batch(runs=[run(f"r{n:02}", status=statuses[n % 3]) for n in range(9)]))
+        await store.commit(Batch(runs=[run("x1", tenant="other", slug="other")]))
+        assert [r.id for r in await store.runs(RunQuery(limit=3))] == ["x1", "r08", "r07"]
+        assert [r.id for r in await store.runs(RunQuery(tenant="default", limit=2, before="r07"))] == ["r06", "r05"]
+        assert [r.id for r in await store.runs(RunQuery(slug="other"))] == ["x1"]
+        ended = await store.runs(RunQuery(tenant="default", statuses=("completed", "failed")))
+        assert [r.id for r in ended] == ["r08", "r07", "r05", "r04", "r02", "r01"]
+
+
+async def check_claims(make_store: MakeStore) -> None:
+    """Claiming takes free and abandoned live runs, raises the fence, and so fails commits of the earlier owner."""
+    async with started(make_store) as store:
+        states = ("running", "waiting", "queued", "paused", "completed")
+        await store.commit(Batch(runs=[run(f"r{n}", status=status) for n, status in enumerate(states)]))
+        mine = await store.claim("one", now=100.0, lease=30.0)
+        assert [(r.id, r.owner, r.fence, r.lease_until) for r in mine] == [(f"r{n}", "one", 1, 130.0) for n in range(3)]
+        assert await store.run("r0") == mine[0]
+        assert await store.claim("one", now=500.0, lease=30.0) == []
+        assert await store.claim("two", now=129.9, lease=30.0) == []
+        assert await store.renew("one", now=120.0, lease=30.0) == 3
+        assert await store.renew("two", now=120.0, lease=30.0) == 0
+        assert await store.claim("two", now=149.9, lease=30.0) == []
+        taken = await store.claim("two", now=150.0, lease=30.0, limit=2)
+        assert [(r.id, r.owner, r.fence) for r in taken] == [("r0", "two", 2), ("r1", "two", 2)]
+        late = await attempt(store, Batch(moves=[move("r0", 2)]), RunAt("r0", 1, fence=1))
+        assert isinstance(late, Conflict)
+        assert await attempt(store, Batch(moves=[move("r0", 2)]), RunAt("r0", 1, fence=2)) == 0
+        await store.release("two")
+        free = await store.run("r0")
+        assert free is not None
+        assert (free.owner, free.fence, free.lease_until) == (None, 2, 0.0)
+        assert [r.id for r in await store.claim("three", now=150.0, lease=30.0)] == ["r0", "r1", "r2"]
+
+
+async def check_two_owners(make_store: MakeStore) -> None:
+    """Two engines share one store: it stays open until both have left, and no run is claimed by both."""
+    store = make_store()
+    with anyio.fail_after(LONGEST):
+        async with AsyncExitStack() as outer:
+            await store.start(outer)
+            async with AsyncExitStack() as inner:
+                await store.start(inner)
+                await store.commit(Batch(runs=[run(f"r{n:02}") for n in range(20)]))
+                claimed: dict[str, list[Run]] = {}
+
+                async def claim(owner: str) -> None:
+                    claimed[owner] = await store.claim(owner, 1.0, 30.0, limit=10)
+
+                async with anyio.create_task_group() as group:
+                    group.start_soon(claim, "one")
+                    group.start_soon(claim, "two")
+                assert len(claimed["one"]) == len(claimed["two"]) == 10
+                assert len({r.id for runs in claimed.values() for r in runs}) == 20
+            assert await store.commit(Batch(log=[event(1)])) == 1
+
+
+async def check_timers(make_store: MakeStore) -> None:
+    """Timers and schedules that are due, earliest first."""
+    async with started(make_store) as store:
+        assert await store.next_timer() is None
+        dues = (5.0, 1.0, 3.0, 9.0)
+        await store.commit(Batch(timers=[Timer(f"t{due}", "default", due, "r1", b"{}") for due in dues]))
+        await store.commit(Batch(schedules=[Schedule(f"s{due}", "default", due, b"{}") for due in dues]))
+        assert await store.next_timer() == 1.0
+        assert [timer.due for timer in await store.timers(5.0)] == [1.0, 3.0, 5.0]
+        assert [timer.due for timer in await store.timers(5.0, limit=2)] == [1.0, 3.0]
+        assert [schedule.due for schedule in await store.schedules(5.0)] == [1.0, 3.0, 5.0]
+        assert [schedule.due for schedule in await store.schedules(9.0, limit=1)] == [1.0]
+        await store.commit(Batch(timers_done=["t1.0"]))
+        assert await store.next_timer() == 3.0
+
+
+async def check_memories(make_store: MakeStore) -> None:
+    """Memories are found by words of query or result, newest first."""
+    async with started(make_store) as store:
+        rows = [("m1", "Weather in Köln", b'{"t":"rain"}'), ("m2", "schedule", b'"weather"'), ("m3", "news", b"1")]
+        memories = [Memory(id_, "default", "u", query, raw, float(n)) for n, (id_, query, raw) in enumerate(rows)]
+        await store.commit(Batch(memory=memories))
+        assert await store.memories("default", "") == memories[::-1]
+        assert await store.memories("default", "weather") == [memories[1], memories[0]]
+        assert await store.memories("default", "RAIN köln") == [memories[0]]
+        assert await store.memories("default", "", limit=1) == [memories[2]]

@@ -75,21 +75,28 @@ class EventCore:
     async def __aenter__(self) -> EventCore:
         if self._stack is not None:
             raise EngineClosed("this engine was opened before; make a new EventCore")
-        async with AsyncExitStack() as stack:
+        stack = self._stack = AsyncExitStack()
+        try:
             self._engine = await open_engine(self._options, stack)
             await self._announce("system_started", "on_startup")
-            self._stack = stack.pop_all()
+        except BaseException:
+            await self._close(stack)
+            raise
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, *rest: Any) -> bool | None:
+    async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         assert self._stack is not None
         try:
             if kind is None:
                 await self._stop_gently()
         finally:
-            self._engine = None
-            result = await self._stack.__aexit__(kind, *rest)
-        return result
+            await self._close(self._stack)
+
+    async def _close(self, stack: AsyncExitStack) -> None:
+        # Closed as if nothing had been raised: our task groups would otherwise wrap the caller's own exception in
+        # exception groups, three deep, and `except NotFound` around the block would miss it.
+        self._engine = None
+        await stack.aclose()
 
     async def _stop_gently(self) -> None:
         await self.drain(self.engine.settings.engine.drain_timeout)

@@ -5,25 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import anyio
 
+from eventcore.app.blocking import SyncCore
 from eventcore.app.options import Options
+from eventcore.app.remote import Remote
 from eventcore.app.wiring import open_engine
 from eventcore.bus.bus import Bus
 from eventcore.bus.history import History
 from eventcore.bus.signals import Signals
 from eventcore.engine import Engine
+from eventcore.home.control import ControlClient
+from eventcore.home.control_client import socket_path
+from eventcore.home.layout import Home
 from eventcore.hooks.caller import Hooks
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EngineClosed
+from eventcore.kernel.errors import EngineClosed, EventCoreError, HomeInUse, RemoteError
 from eventcore.kernel.ports import Clock, Faults, Metrics, Secrets, Store
 from eventcore.kernel.settings import Settings
 from eventcore.plugins.face import Plugins
 from eventcore.workflows.face import Workflows
 
 F = TypeVar("F", bound=Callable[..., Any])
+R = TypeVar("R")
 
 
 class EventCore:
@@ -36,7 +42,8 @@ class EventCore:
         async with EventCore(store="sqlite:///f.db") as core:    # SQLite without a home
 
     Opening resumes what was in flight. Two engines share nothing. An engine belongs to the process and the event loop
-    that opened it.
+    that opened it. A home that a running engine owns is not opened a second time: the object then talks to that engine
+    through its control socket, and `remote` is True.
 
     Args:
         home: a folder with `eventcore.toml`, or None.
@@ -46,7 +53,7 @@ class EventCore:
         clock, faults, metrics, secrets: ports, for tests and special needs.
 
     Raises (on entering):
-        HomeError: the folder is no home. HomeInUse: another engine owns it.
+        HomeError: the folder is no home. HomeInUse: another engine owns it but does not answer.
         InvalidSettings: `eventcore.toml` has errors. StoreError: the store cannot be opened.
     """
 
@@ -69,6 +76,12 @@ class EventCore:
         self._options = options
         self._stack: AsyncExitStack | None = None
         self._engine: Engine | None = None
+        self._remote: Remote | None = None
+
+    @classmethod
+    def sync(cls, *args: Any, **options: Any) -> SyncCore:
+        """`with EventCore.sync(...) as core:` for programs without an event loop; takes what `EventCore` takes."""
+        return SyncCore(cls(*args, **options))
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -77,8 +90,7 @@ class EventCore:
             raise EngineClosed("this engine was opened before; make a new EventCore")
         stack = self._stack = AsyncExitStack()
         try:
-            self._engine = await open_engine(self._options, stack)
-            await self._announce("system_started", "on_startup")
+            await self._open(stack)
         except BaseException:
             await self._close(stack)
             raise
@@ -87,7 +99,7 @@ class EventCore:
     async def __aexit__(self, kind: type[BaseException] | None, *rest: object) -> None:
         assert self._stack is not None
         try:
-            if kind is None:
+            if kind is None and self._remote is None:
                 await self._stop_gently()
         finally:
             await self._close(self._stack)
@@ -95,8 +107,26 @@ class EventCore:
     async def _close(self, stack: AsyncExitStack) -> None:
         # Closed as if nothing had been raised: our task groups would otherwise wrap the caller's own exception in
         # exception groups, three deep, and `except NotFound` around the block would miss it.
-        self._engine = None
+        self._engine = self._remote = None
         await stack.aclose()
+
+    async def _open(self, stack: AsyncExitStack) -> None:
+        try:
+            self._engine = await open_engine(self._options, stack)
+        except HomeInUse as error:
+            self._remote = await self._reach_owner(error)
+            return
+        await self._announce("system_started", "on_startup")
+
+    async def _reach_owner(self, error: HomeInUse) -> Remote:
+        """The engine that owns our home, if it answers."""
+        assert self._options.home is not None
+        client = ControlClient(socket_path(Home.at(self._options.home).state))
+        try:
+            await client.call("status", timeout=5.0)
+        except EventCoreError:
+            raise error from None
+        return Remote(client)
 
     async def _stop_gently(self) -> None:
         await self.drain(self.engine.settings.engine.drain_timeout)
@@ -119,11 +149,23 @@ class EventCore:
         Returns:
             Whether everything came to rest.
         """
+        if self._remote is not None:
+            settled = await self._remote.client.call("settle", {"timeout": timeout}, timeout=timeout + 5.0)
+            return bool(settled["idle"])
         engine = self.engine
         with anyio.move_on_after(timeout):
             while not engine.idle:  # noqa: ASYNC110 - neither pumps nor runs signal idleness, to stay cheap
                 await anyio.sleep(0.002)
         return engine.idle
+
+    @property
+    def remote(self) -> bool:
+        """Whether this object talks to an engine in another process."""
+        return self._remote is not None
+
+    def _room(self, kind: type[R], name: str) -> R:
+        # A remote room has the methods of the real one that can be carried over; the rest say why not.
+        return cast("R", getattr(self._remote if self._remote is not None else self.engine, name))
 
     # -- rooms -------------------------------------------------------------------------------------------------------
 
@@ -134,6 +176,8 @@ class EventCore:
         Raises:
             EngineClosed: it is not open.
         """
+        if self._remote is not None:
+            raise RemoteError("another process owns this home; its engine is not here")
         if self._engine is None:
             raise EngineClosed()
         return self._engine
@@ -141,27 +185,27 @@ class EventCore:
     @property
     def bus(self) -> Bus:
         """Facts: emit, subscribe, stream."""
-        return self.engine.bus
+        return self._room(Bus, "bus")
 
     @property
     def hooks(self) -> Hooks:
         """Questions: call, register."""
-        return self.engine.hooks
+        return self._room(Hooks, "hooks")
 
     @property
     def plugins(self) -> Plugins:
         """Plugins and intents: run, list, enable, disable."""
-        return self.engine.plugins
+        return self._room(Plugins, "plugins")
 
     @property
     def workflows(self) -> Workflows:
         """Definitions and runs: define, start, run."""
-        return self.engine.workflows
+        return self._room(Workflows, "workflows")
 
     @property
     def history(self) -> History:
         """What happened: query, get, tree."""
-        return self.engine.history
+        return self._room(History, "history")
 
     @property
     def signals(self) -> Signals:

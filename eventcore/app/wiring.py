@@ -69,7 +69,7 @@ async def open_engine(options: Options, stack: AsyncExitStack) -> Engine:
     await store.start(stack)
     engine = await _assemble(options, settings, store, home, stack)
     await _fill(engine, home)
-    await engine.runner.recover()
+    await engine.runner.recover(alone=_owns_its_store(options, settings, lock))
     if home is not None:
         await _serve(engine, home, lock, stack)
     return engine
@@ -93,6 +93,11 @@ def _store(options: Options, settings: Settings, home: Home | None) -> Store:
     return SqliteStore(sqlite_path(chosen, home.root if home else None), faults=options.faults)
 
 
+def _owns_its_store(options: Options, settings: Settings, lock: OwnerLock | None) -> bool:
+    """Whether the home's lock proves that no other engine uses the store: only if the store is the home's own file."""
+    return lock is not None and options.store is None and settings.store.url is None
+
+
 def _secrets(options: Options, settings: Settings, home: Home | None) -> Secrets:
     if options.secrets is not None:
         return options.secrets
@@ -113,12 +118,13 @@ async def _assemble(
     tasks = await stack.enter_async_context(anyio.create_task_group())
     stack.callback(tasks.cancel_scope.cancel)
 
-    bus = Bus(store=store, clock=clock, ids=ids, metrics=metrics, faults=faults, tenant=tenant)
+    window = settings.engine.idempotency_window
+    bus = Bus(store=store, clock=clock, ids=ids, metrics=metrics, faults=faults, tenant=tenant, key_window=window)
     hooks = Hooks(bus=bus, clock=clock, metrics=metrics)
     hook_files = HookFiles(hooks, bus, owner.replace("-", "")[-12:])
     definitions = Registry()
     scribe = Scribe(ids)
-    launcher = Launcher(definitions, scribe, ids, clock, owner=owner, lease=LEASE)
+    launcher = Launcher(definitions, scribe, ids, clock, owner=owner, lease=LEASE, key_window=window)
     bus.contributors.append(launcher)
 
     supervisor = Supervisor(clock=clock)

@@ -41,7 +41,7 @@ from eventcore.kernel.records import Batch, Guard, Key, KeyAbsent, LogEntry
 
 log = logging.getLogger("eventcore.bus")
 
-#: How long idempotency keys are remembered, in seconds.
+#: How long idempotency keys are remembered by default, in seconds.
 KEY_WINDOW = 7 * 86400.0
 #: How many rounds of contributions one commit may set off.
 _MAX_ROUNDS = MAX_HOPS
@@ -55,11 +55,22 @@ class Bus:
 
     Args:
         tenant: whose bus this is when no context says otherwise.
+        key_window: how long idempotency keys are remembered, in seconds.
     """
 
-    def __init__(self, *, store: Store, clock: Clock, ids: Ids, metrics: Metrics, faults: Faults, tenant: str) -> None:
+    def __init__(
+        self,
+        *,
+        store: Store,
+        clock: Clock,
+        ids: Ids,
+        metrics: Metrics,
+        faults: Faults,
+        tenant: str,
+        key_window: float = KEY_WINDOW,
+    ) -> None:
         self._store, self._clock, self._ids, self._metrics, self._faults = store, clock, ids, metrics, faults
-        self._tenant = tenant
+        self._tenant, self._key_window = tenant, key_window
         self.types = EventTypes()
         self.signals = Signals(self)
         self.contributors: list[Contributor] = []
@@ -291,7 +302,7 @@ class Bus:
     def _key(self, event: Event, key: str) -> Key:
         # The digest covers what makes two emits the same request: the type and the exact payload.
         digest = text_digest(f"{event.type}\0{event.raw.decode()}")
-        return Key(event.tenant, f"emit:{event.source}", key, digest, event.id, self._clock.now() + KEY_WINDOW)
+        return Key(event.tenant, f"emit:{event.source}", key, digest, event.id, self._clock.now() + self._key_window)
 
     async def _first_receipt(self, event: Event, idempotency_key: str) -> Receipt:
         mine = self._key(event, idempotency_key)

@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import InvalidName
-from eventcore.kernel.names import event_type, is_literal, pattern, slug, workflow_slug
+from eventcore.kernel.names import slug, workflow_slug
 
 T = TypeVar("T")
 
@@ -28,13 +28,6 @@ def _plugin_slug(name: str) -> str:
 
 def _workflow_slug(name: str) -> str:
     return _as_value_error(workflow_slug, name)
-
-
-def _type_or_pattern(text: str) -> str:
-    if is_literal(text):
-        return _as_value_error(event_type, text)
-    _as_value_error(pattern, text)
-    return text
 
 
 def _as_value_error(check: Callable[[str], T], text: str) -> T:
@@ -70,7 +63,6 @@ def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
 
 PluginSlug = Annotated[str, AfterValidator(_plugin_slug)]
 WorkflowSlug = Annotated[str, AfterValidator(_workflow_slug)]
-TypeOrPattern = Annotated[str, AfterValidator(_type_or_pattern)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 
 # The models are strict, so that "yes" is no boolean and "60" no number; TOML has only lists, hence strict=False here.
@@ -110,28 +102,6 @@ class EngineSettings(Section):
     )
 
 
-class HistorySettings(Section):
-    """How much of the history is kept. Journals of kept runs are never pruned."""
-
-    keep: float | None = Field(
-        default=None,
-        ge=60,
-        description="Age at which events are pruned. Seconds; without it, never.",
-        examples=[7_776_000],
-    )
-    max_size: int | None = Field(
-        default=None,
-        ge=1_048_576,
-        description="Size of the history above which the oldest events are pruned. Bytes; without it, unlimited.",
-        examples=[1_073_741_824],
-    )
-    keep_types: dict[TypeOrPattern, Annotated[float, Field(ge=60)]] = Field(
-        default_factory=dict,
-        description="Age for events of a type or pattern, in place of `keep`. Seconds by type.",
-        examples=[{"step_*": 2_592_000}],
-    )
-
-
 class StoreSettings(Section):
     """Where everything is kept."""
 
@@ -164,11 +134,6 @@ class PluginSettings(Section):
         default_factory=dict,
         description="Permissions granted to a plugin at first sight. Lists of permission words by slug.",
         examples=[{"hello-world": ["network_access"]}],
-    )
-    trusted: PluginSlugs = Field(
-        default=(),
-        description="Plugins that run inside the engine's own process, without a sandbox. List of slugs.",
-        examples=[["my-own-plugin"]],
     )
     settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
         default_factory=dict,
@@ -224,7 +189,6 @@ class Settings(Section):
     """All of `eventcore.toml`. Every table and every key may be left out."""
 
     engine: EngineSettings = Field(default=EngineSettings(), description="The engine as a whole.")
-    history: HistorySettings = Field(default=HistorySettings(), description="How much of the history is kept.")
     store: StoreSettings = Field(default=StoreSettings(), description="Where everything is kept.")
     plugins: PluginSettings = Field(default=PluginSettings(), description="Which plugins run, and with what.")
     hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")

@@ -60,10 +60,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("eventcore_steps_total", "counter", "Step attempts that ended.", ("slug", "outcome")),
     Metric("plugin_calls_total", "counter", "Calls of a plugin, failed ones included.", ("plugin",)),
     Metric("plugin_failures_total", "counter", "Failed calls of a plugin.", ("plugin", "reason")),
-    Metric("plugin_failure_rate", "gauge", "Share of failed calls in the last calls (0 to 1).", ("plugin",)),
     Metric("plugin_execution_seconds", "histogram", "Duration of a plugin call.", ("plugin",), _SECONDS),
-    Metric("plugin_cpu_seconds_total", "counter", "CPU time used by a plugin's workers.", ("plugin",)),
-    Metric("plugin_memory_bytes", "gauge", "Resident memory of a plugin's workers.", ("plugin",)),
     Metric("memory_writes_total", "counter", "Memories written by a plugin.", ("plugin",)),
     Metric("plugin_import_error_total", "counter", "Plugin files that failed to load.", ("plugin", "module", "error")),
 )

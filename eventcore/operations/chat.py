@@ -25,6 +25,11 @@ async def say(
     return shape(outcome)
 
 
+async def call(engine: Engine, hook: str, payload: Any) -> dict[str, Any]:
+    """Call any hook on behalf of the operator."""
+    return shape(await engine.hooks.call(hook, payload))
+
+
 def shape(outcome: HookOutcome) -> dict[str, Any]:
     """A hook's outcome as JSON."""
     return {

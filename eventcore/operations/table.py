@@ -26,6 +26,7 @@ OPERATIONS: dict[str, Operation] = {
     "events.show": events.show,
     "events.tail": events.tail,
     "events.summary": events.summary,
+    "hooks.call": chat.call,
     "hooks.list": hooks.list_hooks,
     "intents.run": plugins.run,
     "plugins.list": plugins.list_plugins,

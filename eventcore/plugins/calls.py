@@ -21,7 +21,9 @@ from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, WorkflowStarter
 from eventcore.kernel.records import Batch
+from eventcore.kernel.schemas import Schema
 from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -52,6 +54,7 @@ class Calls:
         self._registry, self._supervisor, self._services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
         self._timeout, self._settings = timeout, settings
+        self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
     # -- Invoker -----------------------------------------------------------------------------------------------------
 
@@ -189,7 +192,7 @@ class Calls:
             if isinstance(target, HostIntent):
                 done = await self._call_host(target, body, context, timeout)
             else:
-                done = await self._call_plugin(target, body, context, timeout)
+                done = await self._call_plugin(target, params, body, context, timeout)
         except PluginFailed as error:
             self._metrics.count("plugin_failures_total", plugin=provider, reason=error.code)
             raise
@@ -214,8 +217,16 @@ class Calls:
         return Invocation(result, "host")
 
     async def _call_plugin(
-        self, record: PluginRecord, body: dict[str, Any], context: CallContext, timeout: float | None
+        self,
+        record: PluginRecord,
+        params: Mapping[str, Any],
+        body: dict[str, Any],
+        context: CallContext,
+        timeout: float | None,
     ) -> Invocation:
+        takes, gives = self._schemas(record)
+        if takes is not None:
+            takes.check(params, f"parameters of {record.slug}")
         api = self._services.for_call(record, context)
         answer = await self._supervisor.call(
             self.spec(record, context.tenant),
@@ -225,6 +236,10 @@ class Calls:
             host=api,
             context=self.about(record, context),
         )
+        if gives is not None and (wrong := gives.wrong(answer["result"])):
+            raise PluginFailed(
+                f"the result of {record.slug} breaks its output_schema: {wrong[0]}", kind="InvalidResult"
+            )
         return Invocation(
             answer["result"],
             record.slug,
@@ -233,6 +248,15 @@ class Calls:
             stdout=answer.get("stdout", ""),
             stderr=answer.get("stderr", ""),
         )
+
+    def _schemas(self, record: PluginRecord) -> tuple[Schema | None, Schema | None]:
+        """The compiled schemas of parameters and result."""
+        manifest = record.described()
+        if (found := self._compiled.get(record.slug)) is None or found[0] is not manifest:
+            takes = Schema(manifest.input_schema) if manifest.input_schema is not None else None
+            gives = Schema(manifest.output_schema) if manifest.output_schema is not None else None
+            found = self._compiled[record.slug] = (manifest, takes, gives)
+        return found[1], found[2]
 
     # -- workers -----------------------------------------------------------------------------------------------------
 

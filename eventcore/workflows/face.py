@@ -16,7 +16,7 @@ from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Invoker, Store
 from eventcore.kernel.records import LIVE, KeyAbsent, Run, RunQuery
 from eventcore.workflows.definition import Workflow
-from eventcore.workflows.launch import Launcher, Staged, start_key
+from eventcore.workflows.launch import Launcher, Staged
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.runner import Commit, Runner
@@ -173,7 +173,7 @@ class Workflows:
     async def _first(self, staged: Staged, key: str) -> RunHandle:
         """The run that was started under this key before."""
         run = staged.active.run
-        mine = start_key(run.tenant, run.slug, key, run.raw_inputs, run.id, run.created)
+        mine = staged.batch.keys[0]
         known = await self._store.key(mine.tenant, mine.scope, mine.key, self._clock.now())
         if known is None:
             raise Conflict(f"the key {key!r} of {run.slug} expired while it was being used; start again")

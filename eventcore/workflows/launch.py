@@ -18,8 +18,6 @@ from eventcore.workflows.reducer import Begun, Decision, reduce
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.scribe import Active, Scribe, initial_state
 
-#: How long a start's idempotency key is remembered, in seconds.
-KEY_WINDOW = 7 * 86400.0
 _MAX_STAGED = 100_000
 
 
@@ -40,9 +38,11 @@ class Launcher:
     never came are forgotten, oldest first.
     """
 
-    def __init__(self, registry: Registry, scribe: Scribe, ids: Ids, clock: Clock, *, owner: str, lease: float) -> None:
+    def __init__(
+        self, registry: Registry, scribe: Scribe, ids: Ids, clock: Clock, *, owner: str, lease: float, key_window: float
+    ) -> None:
         self._registry, self._scribe, self._ids, self._clock = registry, scribe, ids, clock
-        self._owner, self._lease = owner, lease
+        self._owner, self._lease, self._key_window = owner, lease, key_window
         self._staged: OrderedDict[str, Staged] = OrderedDict()
         self._stored: set[str] = set()
 
@@ -135,7 +135,8 @@ class Launcher:
             batch.definitions.append(Definition(plan.hash, run.tenant, plan.slug, plan.raw, at))
         guards: tuple[Guard, ...] = ()
         if key is not None:
-            row = start_key(run.tenant, plan.slug, key, raw_inputs, run.id, at)
+            request = text_digest(raw_inputs.decode())
+            row = Key(run.tenant, f"start:{plan.slug}", key, request, run.id, at + self._key_window)
             batch.keys.append(row)
             guards = (KeyAbsent(row.tenant, row.scope, row.key, at),)
         staged = Staged(active, decision, batch, guards)
@@ -177,9 +178,3 @@ class Launcher:
             fence=1,
             lease_until=at + self._lease,
         )
-
-
-def start_key(tenant: str, slug: str, key: str, raw_inputs: bytes, run: str, at: float) -> Key:
-    """The idempotency key row of a start."""
-    from_inputs = text_digest(raw_inputs.decode())
-    return Key(tenant, f"start:{slug}", key, from_inputs, run, at + KEY_WINDOW)

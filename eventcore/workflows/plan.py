@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import jsonschema_rs
-
 from eventcore.kernel.documents import Path
-from eventcore.kernel.errors import ExpressionError, InvalidDefinition, InvalidPayload, Problem
+from eventcore.kernel.errors import ExpressionError, InvalidDefinition, InvalidInput, Problem
 from eventcore.kernel.json import digest, encode, text_digest
 from eventcore.kernel.names import ALIASES, did_you_mean
+from eventcore.kernel.schemas import Schema
 from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of
 from eventcore.workflows.expressions import Expressions, Template
 
@@ -59,7 +58,7 @@ class Plan:
     steps: tuple[StepPlan, ...]
     triggers: tuple[TriggerPlan, ...]
     outputs: Value
-    validator: jsonschema_rs.Validator | None
+    schema: Schema | None
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -77,13 +76,8 @@ class Plan:
             InvalidPayload: they do not fit; the message names each field.
         """
         raw = encode(inputs, what=f"the inputs of {self.slug}")
-        if self.validator is not None:
-            wrong = [
-                f"{'.'.join(map(str, error.instance_path)) or 'inputs'}: {error.message}"
-                for error in self.validator.iter_errors(inputs)
-            ]
-            if wrong:
-                raise InvalidPayload(f"inputs of {self.slug}: {'; '.join(wrong[:10])}")
+        if self.schema is not None:
+            self.schema.check(inputs, f"inputs of {self.slug}")
         return raw
 
 
@@ -109,10 +103,10 @@ class _Compiler:
         steps = tuple(self._step(step, needs[step.id], ("steps", i)) for i, step in enumerate(workflow.steps))
         triggers = tuple(self._trigger(trigger, ("triggers", i)) for i, trigger in enumerate(workflow.triggers))
         outputs = self._value(workflow.outputs, _STEP_NAMES, ("outputs",))
-        validator = self._validator()
+        schema = self._schema()
         if self._problems:
             raise InvalidDefinition(self._problems)
-        return Plan(workflow.slug, digest(body), encode(body), workflow, steps, triggers, outputs, validator)
+        return Plan(workflow.slug, digest(body), encode(body), workflow, steps, triggers, outputs, schema)
 
     def _step(self, step: Step, needs: tuple[str, ...], at: Path) -> StepPlan:
         kind = step.kinds[0]
@@ -170,11 +164,11 @@ class _Compiler:
                     message = f"{template.source!r}: there is no step {attribute!r}{did_you_mean(attribute, self._ids)}"
                     self._problems.append(self._source.problem(at, message))
 
-    def _validator(self) -> jsonschema_rs.Validator | None:
+    def _schema(self) -> Schema | None:
         if self._workflow.inputs is None:
             return None
         try:
-            return jsonschema_rs.validator_for(self._workflow.inputs)
-        except (ValueError, jsonschema_rs.ValidationError) as error:
-            self._problems.append(self._source.problem(("inputs",), f"is no JSON Schema: {error}"))
+            return Schema(self._workflow.inputs)
+        except InvalidInput as error:
+            self._problems.append(self._source.problem(("inputs",), error.message))
             return None

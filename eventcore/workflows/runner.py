@@ -133,10 +133,17 @@ class Runner:
         """Whether no run of this engine is being driven; runs that wait for a time or an intent do not count."""
         return not self._driven
 
-    async def recover(self) -> int:
-        """Take over live runs that nobody holds and go on with them; return how many."""
+    async def recover(self, *, alone: bool = False) -> int:
+        """Take over live runs that nobody holds and go on with them; return how many.
+
+        Args:
+            alone: no other engine can be using this store, so claims in it are those of a dead one. They are taken
+                over at once: a run must not wait for the lease of an engine that was killed.
+        """
         count = 0
-        while runs := await self._store.claim(self._owner, self._clock.now(), self._lease):
+        while runs := await self._store.claim(
+            self._owner, self._clock.now() + (self._lease if alone else 0.0), self._lease
+        ):
             for run in runs:
                 await self._go_on(run, Resumed(self._clock.now()))
             count += len(runs)
@@ -168,6 +175,7 @@ class Runner:
             if entry.type == "workflow_started" and entry.run:
                 self._started(entry.run)
             elif entry.type == "workflow_completed":
+                self._faults.reach("run.after_end")
                 self._on_end(entry)
 
     def _started(self, run_id: str) -> None:
@@ -362,7 +370,8 @@ class Runner:
         for wait in decision.waits:
             self._expect(wait.due)
         self._count(run, decision)
-        self._faults.reach("run.after_end" if decision.end else "step.after_commit")
+        if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
+            self._faults.reach("step.after_commit")
         return True
 
     async def _commit_or_wait(self, batch: Batch, guards: list[Guard]) -> None:

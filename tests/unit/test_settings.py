@@ -70,8 +70,6 @@ def test_a_full_file(tmp_path: Path) -> None:
         """
         [engine]
         drain_timeout = 5
-        [history]
-        keep_types = {"step_*" = 3600}
         [store]
         url = "sqlite:///elsewhere.db"
         [plugins]
@@ -88,7 +86,6 @@ def test_a_full_file(tmp_path: Path) -> None:
         """,
     )
     assert settings.engine.drain_timeout == 5
-    assert settings.history.keep_types == {"step_*": 3600}
     assert settings.plugins.enabled == ("hello-world",)
     assert settings.plugins.grants == {"hello-world": ("network_access",)}
     assert settings.plugins.settings == {"hello-world": {"greeting": "Hi"}}
@@ -113,7 +110,6 @@ def test_settings_are_frozen() -> None:
         ("[plugins]\nenabled = ['a', '---']", 2, "plugins.enabled[1]", "gives no usable slug"),
         ("[workflows]\nenabled = ['Tri Age']", 2, "workflows.enabled[0]", "is not a workflow slug"),
         ("[plugins.grants]\na-b = []\na_b = []", 1, "plugins.grants", "'a-b' and 'a_b' are the same plugin"),
-        ("[history.keep_types]\n'Bad Type' = 99", 2, "history.keep_types.Bad Type", "is not an event type"),
         ("engine = 3", 1, "engine", "should be a table"),
         ("[engine]\ntenant = ", 2, "", "is not TOML"),
         (b"# ok\n\xff", 2, "", "is not UTF-8"),

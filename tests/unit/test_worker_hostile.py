@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import textwrap
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -91,14 +92,15 @@ async def test_a_handler_that_runs_over_is_killed(load: Load, body: str) -> None
     assert late.value.details["started"] is False
 
 
-async def test_children_of_the_group_die_too(load: Load) -> None:
+@pytest.mark.parametrize("end", ["time.sleep(60)", "os._exit(1)"])
+async def test_children_of_the_group_die_too(load: Load, end: str) -> None:
     worker = await load(
-        """
-        import subprocess, time
+        f"""
+        import os, subprocess, time
         from eventcore.sdk import ctx
         def run(params):
             ctx.ask("pid", pid=subprocess.Popen(["sleep", "60"]).pid)
-            time.sleep(60)
+            {end}
         """
     )
     pids: list[int] = []
@@ -106,7 +108,7 @@ async def test_children_of_the_group_die_too(load: Load) -> None:
     async def host(method: str, params: dict[str, Any]) -> None:
         pids.append(params["pid"])
 
-    with pytest.raises(PluginTimeout):
+    with pytest.raises(PluginTimeout if "sleep" in end else Interrupted):
         await run(worker, timeout=1.0, host=host)
     with anyio.fail_after(3):
         while Path(f"/proc/{pids[0]}").exists() and " Z " not in Path(f"/proc/{pids[0]}/stat").read_text():
@@ -184,10 +186,21 @@ async def test_an_answer_sent_just_before_the_crash_counts(load: Load) -> None:
         import asyncio, os
         async def run(params):
             asyncio.get_running_loop().call_soon(lambda: asyncio.get_running_loop().call_soon(os._exit, 1))
-            return "done"
+            return "x" * 190_000
         """
     )
-    assert await run(worker) == "done"
+    answers: list[Any] = []
+
+    async def ask() -> None:
+        answers.append(await run(worker))
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.sleep(0)
+        # Stand still until the worker is dead, so that its end and several reads' worth of answer come at once.
+        while Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z":
+            time.sleep(0.01)
+    assert len(answers[0]) == 190_000
     await worker.ended()
 
 

@@ -51,6 +51,7 @@ class EventCore:
         settings: in place of the home's file.
         tenant: whose data calls are about that name no tenant; default that of the settings.
         clock, faults, metrics, secrets: ports, for tests and special needs.
+        quiet: open only to look: nothing in flight is taken up, and opening and closing leave no events.
 
     Raises (on entering):
         HomeError: the folder is no home. HomeInUse: another engine owns it but does not answer.
@@ -68,11 +69,12 @@ class EventCore:
         faults: Faults | None = None,
         metrics: Metrics | None = None,
         secrets: Secrets | None = None,
+        quiet: bool = False,
     ) -> None:
         options = Options(Path(home) if home is not None else None, store, settings, tenant)
         options.clock = clock or options.clock
         options.faults = faults or options.faults
-        options.metrics, options.secrets = metrics, secrets
+        options.metrics, options.secrets, options.quiet = metrics, secrets, quiet
         self._options = options
         self._stack: AsyncExitStack | None = None
         self._engine: Engine | None = None
@@ -133,6 +135,8 @@ class EventCore:
         await self._announce("system_stopped", "on_shutdown", first_hook=True)
 
     async def _announce(self, event: str, hook: str, *, first_hook: bool = False) -> None:
+        if self._options.quiet:
+            return
         engine = self.engine
         system = CallContext(tenant=engine.tenant, actor="system")
         if first_hook and engine.hooks.registry.ordered(hook)["reply"]:

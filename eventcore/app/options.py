@@ -22,6 +22,8 @@ class Options:
         store: a store object, or a URL: `memory:` or `sqlite:///path` (default: SQLite in a home, memory without).
         settings: in place of the home's `eventcore.toml`.
         environ: environment variables that may override settings; None takes the process's.
+        quiet: open only to look. Nothing in flight is taken up, no timer fires, no other process is served, and neither
+            `system_started` nor `system_stopped` is recorded.
     """
 
     home: Path | None = None
@@ -34,6 +36,7 @@ class Options:
     metrics: Metrics | None = None
     secrets: Secrets | None = None
     environ: dict[str, str] | None = None
+    quiet: bool = False
 
 
 def sqlite_path(url: str, base: Path | None) -> Path:

@@ -69,6 +69,8 @@ async def open_engine(options: Options, stack: AsyncExitStack) -> Engine:
     await store.start(stack)
     engine = await _assemble(options, settings, store, home, stack)
     await _fill(engine, home)
+    if options.quiet:
+        return engine
     await engine.runner.recover(alone=_owns_its_store(options, settings, lock))
     if home is not None:
         await _serve(engine, home, lock, stack)
@@ -197,7 +199,8 @@ async def _assemble(
         on_demand=home is None,
     )
     await bus.start(stack, tasks)
-    await runner.start(stack, tasks)
+    if not options.quiet:
+        await runner.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.
     stack.push_async_callback(_release, store, owner)
     return Engine(
@@ -248,7 +251,7 @@ def _discover_plugins(engine: Engine, home: Home | None, catalogue: Path) -> Non
     roots.append(("catalogue", catalogue / "plugins"))
     for origin, root in roots:
         for found in find_plugins([root]):
-            engine.plugins.registry.discover(found.path, found.manifest, found.category, origin, found.problem)
+            engine.plugins.registry.discover(found.folder, found.file, found.category, origin, found.problem)
 
 
 def _define_workflows(engine: Engine, home: Home | None, catalogue: Path, chosen: WorkflowSettings) -> None:

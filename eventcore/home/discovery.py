@@ -24,18 +24,28 @@ class PluginFolder:
     """A folder with a manifest, or one that could not be used.
 
     Attributes:
-        path: the folder.
-        manifest: its manifest; the first by name if there are several.
+        folder: the folder's path as text: making a thousand `Path`s takes longer than finding what they name.
+        file: its manifest's path; the first by name if there are several, the folder's if there is none.
         category: name of the folder above it, or None directly below (or at) the root.
         root: the root it was found under.
         problem: why it cannot be used, or None.
     """
 
-    path: Path
-    manifest: Path
+    folder: str
+    file: str
     category: str | None
     root: Path
     problem: Problem | None = None
+
+    @property
+    def path(self) -> Path:
+        """The folder."""
+        return Path(self.folder)
+
+    @property
+    def manifest(self) -> Path:
+        """Its manifest."""
+        return Path(self.file)
 
 
 def find_plugins(
@@ -57,8 +67,8 @@ def find_plugins(
     searched: set[str] = set()
     for root in roots:
         search = _Search(Path(root), searched, max_depth, max_folders)
-        search.folder(os.fspath(root), 0)
-        found += sorted(search.found, key=lambda plugin: plugin.path.parts)
+        search.folder(os.fspath(Path(root)), 0)
+        found += sorted(search.found, key=lambda plugin: plugin.folder.split("/"))
     return found
 
 
@@ -94,20 +104,23 @@ class _Search:
             self._add(path, depth, manifests, several)
         elif depth < self._max_depth:
             for name, is_link in folders:
-                below = f"{path}/{name}"
+                below = _join(path, name)
                 self.folder(below, depth + 1, os.path.realpath(below) if is_link else f"{real}/{name}")
 
     def _add(self, path: str, depth: int, manifests: Sequence[str], message: str | None) -> None:
-        folder = Path(path)
         self.found.append(
             PluginFolder(
-                folder,
-                folder / manifests[0] if manifests else folder,
-                folder.parent.name if depth > 1 else None,
+                path,
+                _join(path, manifests[0]) if manifests else path,
+                path.split("/")[-2] if depth > 1 else None,
                 self._root,
                 Problem(path, None, "", message) if message else None,
             )
         )
+
+
+def _join(folder: str, name: str) -> str:
+    return name if folder == "." else f"{folder}/{name}"
 
 
 def _sort_out(entries: Iterator[os.DirEntry[str]]) -> tuple[list[str], list[tuple[str, bool]]]:

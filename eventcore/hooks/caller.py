@@ -55,6 +55,7 @@ class HookOutcome:
         value: the payload as observers saw it; None if the call was denied.
         denied, reason, by: whether, why and by which handler it was denied.
         replies: what reply handlers answered, in order.
+        repliers: the handler of each reply.
         event: the recorded event; None if the call was denied.
         trace: one entry a handler, in the order of the call.
     """
@@ -65,6 +66,7 @@ class HookOutcome:
     reason: str | None = None
     by: str | None = None
     replies: list[Any] = field(default_factory=list)
+    repliers: list[str] = field(default_factory=list)
     event: Event | None = None
     trace: list[Trace] = field(default_factory=list)
 
@@ -270,6 +272,7 @@ class _Call:
                 continue
             self._keep(answer)
             self.outcome.replies.append(reply)
+            self.outcome.repliers.append(handler.name)
             if isinstance(answer.value, Stop) or self._spec.mode == "first":
                 return
 

@@ -39,6 +39,7 @@ def shape(outcome: HookOutcome) -> dict[str, Any]:
         "by": outcome.by,
         "value": outcome.value,
         "replies": outcome.replies,
+        "repliers": outcome.repliers,
         "event": outcome.event.id if outcome.event else None,
         "position": outcome.event.position if outcome.event else None,
         "trace": [trace.as_dict() for trace in outcome.trace],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ class PluginRecord:
 
     Attributes:
         slug: what it is reached by.
-        path: its folder.
+        folder: its folder's path, as discovery named it; `path` is the same as a `Path`.
         origin: `home`, `catalogue`, or the search folder it came from.
         manifest: None if it could not be read; `problems` then says why.
         state: `discovered`, `enabled`, `disabled` or `failed`.
@@ -35,7 +36,7 @@ class PluginRecord:
     """
 
     slug: str
-    path: Path
+    folder: str
     origin: str
     manifest: PluginManifest | None = None
     problems: tuple[Problem, ...] = ()
@@ -45,6 +46,11 @@ class PluginRecord:
     granted: frozenset[PluginPermission] = frozenset()
     registered: dict[str, Any] | None = None
     content_hash: str | None = None
+
+    @property
+    def path(self) -> Path:
+        """The plugin's folder."""
+        return Path(self.folder)
 
     @property
     def enabled(self) -> bool:
@@ -83,20 +89,20 @@ class PluginRegistry:
 
     # -- discovering -------------------------------------------------------------------------------------------------
 
-    def discover(self, path: Path, manifest: Path, category: str | None, origin: str, problem: Problem | None) -> None:
-        """Read one manifest into a record. One that cannot be used never hides another.
+    def discover(self, folder: str, manifest: str, category: str | None, origin: str, problem: Problem | None) -> None:
+        """Read the manifest of a folder into a record. One that cannot be used never hides another.
 
         The first of several with the same slug wins, in the order of discovery (home before catalogue), and the later
         one of the same origin is kept as failed, naming both: within one place it is a mistake.
         """
-        record = _record(path, manifest, category, origin, problem)
+        record = _record(folder, manifest, category, origin, problem)
         other = self.records.get(record.slug)
         if other is None:
             self.records[record.slug] = record
-        elif other.origin == origin and os.path.realpath(other.path) != os.path.realpath(path):
-            message = f"two plugins have the slug {record.slug}: {other.path} and {path}"
-            clash = PluginRecord(f"{record.slug} ({path})", path, origin, state="failed", reason=message)
-            clash.problems = (Problem(str(manifest), None, "name", message),)
+        elif other.origin == origin and os.path.realpath(other.folder) != os.path.realpath(folder):
+            message = f"two plugins have the slug {record.slug}: {other.folder} and {folder}"
+            clash = PluginRecord(f"{record.slug} ({folder})", folder, origin, state="failed", reason=message)
+            clash.problems = (Problem(manifest, None, "name", message),)
             self.records[clash.slug] = clash
 
     # -- looking up --------------------------------------------------------------------------------------------------
@@ -153,19 +159,18 @@ class PluginRegistry:
         self._intents = {intent: owner for intent, owner in self._intents.items() if owner != record.slug}
 
 
-def _record(path: Path, manifest: Path, category: str | None, origin: str, problem: Problem | None) -> PluginRecord:
+def _record(folder: str, manifest: str, category: str | None, origin: str, problem: Problem | None) -> PluginRecord:
     problems: tuple[Problem, ...] = (problem,) if problem else ()
     if not problems:
         try:
             read = read_manifest(manifest, category=category)
-            return PluginRecord(read.slug, path, origin, manifest=read)
+            return PluginRecord(read.slug, folder, origin, manifest=read)
         except InvalidManifest as error:
             problems = tuple(error.problems)
-    try:
-        name = slug(path.name)
-    except InvalidInput:
-        name = path.name
-    return PluginRecord(name, path, origin, problems=problems, state="failed", reason=str(problems[0]))
+    name = Path(folder).name
+    with contextlib.suppress(InvalidInput):
+        name = slug(name)
+    return PluginRecord(name, folder, origin, problems=problems, state="failed", reason=str(problems[0]))
 
 
 def hash_folder(folder: Path) -> str:

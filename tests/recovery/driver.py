@@ -1,15 +1,16 @@
 """The program that the recovery tests kill: opens a home, puts work into it, and writes down what it saw.
 
-Run as `python driver.py MODE HOME LOG [--hits FILE]`. Whatever happens outside the engine (a step's effect, a receipt) is
-appended to LOG as a line of JSON and fsync'd before the engine hears of it, so that LOG tells the truth after a SIGKILL.
-Every mode may be run again on the same home, and then only finishes what is missing.
+Whatever happens outside the engine (a step's effect, a receipt) is appended to a log as a line of JSON and fsync'd at
+once, so that the log tells the truth after a SIGKILL. Every mode may be run again on the same home, and then only
+finishes what is missing.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,9 @@ class Log:
     def write(self, kind: str, **body: Any) -> None:
         os.write(self._file, (json.dumps({"kind": kind, "pid": os.getpid(), **body}) + "\n").encode())
         os.fsync(self._file)
+
+    def close(self) -> None:
+        os.close(self._file)
 
 
 def make_home(folder: Path) -> None:
@@ -149,22 +153,20 @@ async def many(core: EventCore, log: Log) -> None:
 MODES = {"ten": ten, "orders": orders, "many": many}
 
 
-async def main() -> None:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("mode", choices=MODES)
-    parser.add_argument("home", type=Path)
-    parser.add_argument("log", type=Path)
-    parser.add_argument("--hits", type=Path, help="count the fault points and write the counts to this file")
-    options = parser.parse_args()
-    log = Log(options.log)
-    plan = FaultPlan() if options.hits else None
-    async with EventCore(options.home, faults=plan) as core:
-        register(core, log)
-        await MODES[options.mode](core, log)
-        await core.drain(30)
-    if plan:
-        options.hits.write_text(json.dumps(plan.hits), encoding="utf-8")
+async def work(mode: str, home: Path, log_path: Path, faults: FaultPlan | None = None) -> None:
+    """Open the home, do what `mode` says (or what is missing of it), and close."""
+    with closing(Log(log_path)) as log:
+        async with EventCore(home, faults=faults) as core:
+            register(core, log)
+            await MODES[mode](core, log)
+            await core.drain(30)
+
+
+def main() -> None:
+    """`python driver.py MODE HOME LOG`; `EVENTCORE_FAULT=point:hit` says where it dies."""
+    mode, home, log = sys.argv[1:]
+    anyio.run(work, mode, Path(home), Path(log))
 
 
 if __name__ == "__main__":
-    anyio.run(main)
+    main()

@@ -27,7 +27,7 @@ import eventcore
 from eventcore.kernel.errors import Conflict, StoreError
 from eventcore.kernel.event import Event
 from eventcore.kernel.faults import FaultPlan
-from eventcore.kernel.records import Batch, EventQuery, RunAt, Timer
+from eventcore.kernel.records import Batch, EventQuery, Run, RunAt, RunMove, Timer
 from eventcore.storage.sqlite import SqliteStore, schema
 from eventcore.storage.sqlite.connection import Connection
 from eventcore.storage.sqlite.sql import SQL, parse
@@ -492,6 +492,25 @@ async def test_concurrent_commits_share_transactions(tmp_path: Path) -> None:
         await asyncio.gather(*(store.commit(Batch(log=[event(n)])) for n in range(100)))
     assert faults.hits["store.before_commit"] == faults.hits["store.after_commit"] == 3, "40 + 40 + 20"
     assert told == [1] * 100
+
+
+async def test_run_moves_and_ends_within_a_group(tmp_path: Path) -> None:
+    """Ends and moves are different statements; the order of commits decides all the same."""
+    statuses = ("waiting", "completed", "running", "waiting", "failed")
+    faults = FaultPlan()
+    for count in range(1, len(statuses) + 1):
+        async with opened(tmp_path / f"{count}.db", faults=faults) as store:
+            run = Run("r", "default", "s", "d", "running", b"{}", "u", (), 1.0, 1.0)
+            changes = [(Batch(runs=[run]), [])] + [
+                (Batch(moves=[RunMove("r", status, version + 1, 2.0)]), [RunAt("r", version)])
+                for version, status in enumerate(statuses[:count], 1)
+            ]
+            await asyncio.gather(*(store.commit(batch, guards) for batch, guards in changes))
+            found = await store.run("r")
+            assert found is not None
+            assert (found.status, found.version) == (statuses[count - 1], count + 1)
+            assert len(await store.claim("one", 1.0, 1.0)) == (found.status in ("running", "waiting"))
+    assert faults.hits["store.before_commit"] == len(statuses), "each in one group"
 
 
 async def test_unstorable_batch_fails_alone(tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 import eventcore
 from eventcore.kernel.errors import Conflict, Interrupted, InvalidPayload, PermissionDenied, PluginFailed
+from eventcore.plugins.sandbox.launch import Process, spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 
@@ -658,6 +659,21 @@ async def test_a_cancelled_task_group_kills_its_workers(tmp_path: Path) -> None:
     assert not Path(f"/proc/{worker.pid}").exists()
 
 
+async def test_a_start_cancelled_at_once_leaves_no_process(tmp_path: Path) -> None:
+    started: list[Process] = []
+
+    async def launcher(spec: WorkerSpec) -> Process:
+        started.append(await spawn(spec))
+        scope.cancel()
+        return started[0]
+
+    async with anyio.create_task_group() as tasks:
+        with anyio.CancelScope() as scope:
+            await ProcessWorker.start(WorkerSpec("x", tmp_path), tasks, launcher=launcher)
+        assert scope.cancelled_caught
+    assert not Path(f"/proc/{started[0].pid}").exists()
+
+
 def test_an_engine_may_run_under_asyncio_run(tmp_path: Path) -> None:
     """There anyio does not mark the context of the loop's callbacks, as it does under `anyio.run`."""
     (tmp_path / "handler.py").write_text("from eventcore.sdk import ctx\ndef run(p): return ctx.emit('x').value")
@@ -679,6 +695,7 @@ HOST = """
 import sys, anyio
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
+from eventcore.plugins.sandbox.launch import Process, spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerSpec
 async def main():

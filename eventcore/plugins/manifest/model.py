@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, SkipValidation, field_serializer
 
 from eventcore.kernel.errors import Problem
 from eventcore.plugins.permissions import PluginPermission
+
+M = TypeVar("M", bound=BaseModel)
+
+_set = object.__setattr__  # models are frozen
 
 Dialect = Literal["J0", "J2", "Y", "T"]
 PluginType = Literal[
@@ -222,3 +226,40 @@ class PluginManifest(BaseModel):
     @field_serializer("warnings")
     def _warnings_as_dicts(self, warnings: tuple[Problem, ...]) -> list[dict[str, Any]]:
         return [problem.as_dict() for problem in warnings]
+
+
+_TABLES = tuple(name for name, field in PluginManifest.model_fields.items() if field.default_factory is dict)
+_BLANK = PluginManifest(dialect="J2", path="", name="", slug="", api_version="1.0", intents=(), entry_file="")
+
+#: A part's field, and the part with every field in its order.
+_PARTS: dict[str, _Part] = {"limits": Limits(), "sandbox": SandboxWish(), "monitoring": Monitoring()}
+_LISTS: dict[str, _Part] = {
+    "plugin_dependencies": PluginDependency(name=""),
+    "declared_permissions": DeclaredPermission(word="", permissions=()),
+    "commands": Command(name=""),
+    "capabilities": Capability(name=""),
+}
+
+
+def of_checked(fields: dict[str, Any]) -> PluginManifest:
+    """The manifest of fields that the checks of the manifest's keys have let pass; parts are given as their fields.
+
+    Nothing is validated here: to validate seventy fields once more takes longer than to read and parse the file.
+    """
+    for name in fields.keys() & _PARTS.keys():
+        fields[name] = _like(_PARTS[name], fields[name])
+    for name in fields.keys() & _LISTS.keys():
+        fields[name] = tuple(_like(_LISTS[name], item) for item in fields[name])
+    for name in _TABLES:  # a table of its own for each manifest, not the blank one's
+        fields.setdefault(name, {})
+    return _like(_BLANK, fields)
+
+
+def _like(blank: M, fields: dict[str, Any]) -> M:
+    """`blank.model_copy(update=fields)`, in a quarter of its time."""
+    made = type(blank).__new__(type(blank))
+    _set(made, "__dict__", {**blank.__dict__, **fields})
+    _set(made, "__pydantic_fields_set__", set(fields))
+    _set(made, "__pydantic_extra__", None)
+    _set(made, "__pydantic_private__", None)
+    return made

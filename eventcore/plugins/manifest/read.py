@@ -12,7 +12,7 @@ from typing import Any
 from eventcore.kernel.documents import MAX_BYTES, Document, Format, parse
 from eventcore.kernel.errors import EventCoreError, InvalidManifest, Problem
 from eventcore.kernel.names import slug
-from eventcore.plugins.manifest.model import PluginManifest
+from eventcore.plugins.manifest.model import PluginManifest, of_checked
 from eventcore.plugins.manifest.reader import Reader
 from eventcore.plugins.manifest.vocabulary import VOCABULARY
 from eventcore.plugins.permissions import PluginPermission
@@ -57,20 +57,21 @@ def parse_manifest(
     if reader.problems:
         raise InvalidManifest(reader.problems)
     fields = reader.fields
+    fields["path"] = file
     # Parts that say nothing are left to the model's defaults, which cost nothing to make.
-    fields.update(
-        (name, part)
-        for name, part in (
-            ("limits", reader.limits),
-            ("sandbox", reader.sandbox),
-            ("monitoring", reader.monitoring),
-            ("declared_permissions", reader.declared),
-            ("extra", reader.extra),
-            ("warnings", tuple(reader.warnings)),
-        )
-        if part
-    )
-    return PluginManifest(path=file, **fields)
+    if reader.limits:
+        fields["limits"] = reader.limits
+    if reader.sandbox:
+        fields["sandbox"] = reader.sandbox
+    if reader.monitoring:
+        fields["monitoring"] = reader.monitoring
+    if reader.declared:
+        fields["declared_permissions"] = reader.declared
+    if reader.extra:
+        fields["extra"] = reader.extra
+    if reader.warnings:
+        fields["warnings"] = tuple(reader.warnings)
+    return of_checked(fields)
 
 
 def _read(file: str) -> bytes:

@@ -23,7 +23,6 @@ from eventcore.plugins.sandbox.requests import Requests, Turn
 from eventcore.plugins.sandbox.spec import WorkerSpec
 
 _log = logging.getLogger(__name__)
-
 #: Between the end of the channel and the end of the process; a process that goes on longer is killed. Seconds.
 _EOF_GRACE = 1.0
 #: What is kept of the process's raw output, for the message about a crash. Bytes.
@@ -86,7 +85,12 @@ class ProcessWorker:
             SandboxUnavailable: this machine cannot run it.
         """
         worker = cls(spec, await launcher(spec))
-        await tasks.start(worker._serve)
+        try:
+            await tasks.start(worker._serve)
+        finally:
+            if not hasattr(worker, "_tasks"):  # cancelled before its task took its first step
+                with anyio.CancelScope(shield=True):
+                    await worker._bury(None)
         return worker
 
     @property
@@ -96,6 +100,7 @@ class ProcessWorker:
 
     @property
     def pid(self) -> int:
+        """The process's id."""
         return self._process.pid
 
     async def load(self, host: HostApi | None = None) -> dict[str, Any]:

@@ -153,7 +153,7 @@ class SqliteStore(Store):
             await self._close()
 
     async def _close(self) -> None:
-        """Readers first: the last connection to close tidies up the log file, and it must be able to write."""
+        """Readers first: the last connection to close tidies up the log file, and that is the writer's work."""
         writer, connection, readers = self._writer, self._connection, self._readers
         self._writer, self._connection, self._readers = None, None, []
         if writer is not None:

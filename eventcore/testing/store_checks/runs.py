@@ -79,6 +79,9 @@ async def check_claims(make_store: MakeStore) -> None:
         assert free is not None
         assert (free.owner, free.fence, free.lease_until) == (None, 2, 0.0)
         assert [r.id for r in await store.claim("three", now=150.0, lease=30.0)] == ["r0", "r1", "r2"]
+        await store.commit(Batch(moves=[move("r0", 3, "completed"), move("r1", 2, "paused"), move("r4", 2)]))
+        assert await store.renew("three", now=150.0, lease=30.0) == 2, "r1 and r2: a paused run is still driven"
+        assert [r.id for r in await store.claim("four", now=500.0, lease=30.0)] == ["r2", "r4"]
 
 
 async def check_two_owners(make_store: MakeStore) -> None:

@@ -1,0 +1,112 @@
+"""An event in a few words: what the timeline, the list and the tree print behind its type."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from eventcore.cli.output import clean, compact, duration, plural
+
+Event = Mapping[str, Any]
+
+#: Event type -> its colour on a terminal.
+_COLOURS = {
+    **dict.fromkeys(("workflow_failed", "step_failed", "plugin_error", "plugin_failed", "trigger_failed"), "red"),
+    **dict.fromkeys(("permission_denied", "bus_loop_detected", "bus_dead_letter", "bus_overflow"), "red"),
+    **dict.fromkeys(("step_retrying", "plugin_degraded", "workflow_cancelled"), "yellow"),
+    **dict.fromkeys(("workflow_started", "workflow_completed"), "green"),
+    **dict.fromkeys(("on_message", "on_command", "on_file_upload"), "cyan"),
+}
+
+
+def colour_of(event: Event) -> str | None:
+    """The colour of an event's type, or None."""
+    return _COLOURS.get(event["type"])
+
+
+def walk(node: Event, depth: int = 0) -> Iterator[tuple[int, Event, Event]]:
+    """(depth, event, its cause) for everything below an event in a tree, causes before effects."""
+    for effect in node.get("effects", ()):
+        yield depth, effect, node
+        yield from walk(effect, depth + 1)
+
+
+def seconds_between(cause: Event, event: Event) -> float | None:
+    """How long a step took: its end is caused by its start. None for other pairs."""
+    if cause["type"] != "step_started" or event["type"] not in ("step_completed", "step_failed"):
+        return None
+    return (datetime.fromisoformat(event["time"]) - datetime.fromisoformat(cause["time"])).total_seconds()
+
+
+def about(event: Event, cause: Event | None = None) -> str:
+    """What the event says, on one line, safe to print. `cause` adds how long a step took."""
+    data = event.get("data")
+    if not isinstance(data, dict):
+        return compact(data)
+    make = _ABOUT.get(event["type"]) or _by_family(event["type"])
+    if make is None:
+        return compact(data)
+    words = make(data)
+    took = duration(seconds_between(cause, event)) if cause is not None else ""
+    return clean("  ".join(str(word) for word in (*words, took) if word not in (None, "")))
+
+
+def _by_family(type: str) -> Any:
+    if type.startswith("plugin_"):
+        return lambda data: (data.get("plugin"), data.get("version"), data.get("reason"))
+    if type.startswith("system_"):
+        return lambda data: (data.get("home"),)
+    return None
+
+
+def _error(data: Mapping[str, Any]) -> str:
+    error = data.get("error") or data.get("message") or ""
+    return str(error.get("message", "")) if isinstance(error, dict) else str(error)
+
+
+def _step_started(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    attempt = data.get("attempt", 1)
+    doing = data.get("plugin") or (f"emit {data['emit']}" if "emit" in data else "")
+    return data.get("step"), doing, f"attempt {attempt}" if attempt != 1 else ""
+
+
+def _step_ended(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    status = data.get("status")
+    return data.get("step"), status if status != "completed" else "", _error(data)
+
+
+def _completed(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    return data.get("slug"), data.get("status"), duration(data.get("seconds"))
+
+
+def _hook_completed(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    if data.get("denied"):
+        return data.get("hook"), f"denied by {data.get('by')}: {data.get('reason')}"
+    replies = data.get("replies", 0)
+    return data.get("hook"), plural(replies, "reply", "replies") if replies else ""
+
+
+def _called(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    failed = data.get("status") not in ("ok", None)
+    return data.get("intent"), data.get("status") if failed else "", duration(data.get("seconds"))
+
+
+_ABOUT: dict[str, Any] = {
+    "on_message": lambda data: (data.get("text"),),
+    "on_command": lambda data: (data.get("text"),),
+    "on_file_upload": lambda data: (data.get("name"),),
+    "workflow_started": lambda data: (data.get("slug"),),
+    "workflow_completed": _completed,
+    "workflow_cancelled": lambda data: (data.get("slug"),),
+    "workflow_failed": lambda data: (data.get("slug"), _error(data)),
+    "step_started": _step_started,
+    "step_completed": _step_ended,
+    "step_failed": _step_ended,
+    "step_retrying": _step_ended,
+    "hook_completed": _hook_completed,
+    "plugin_called": _called,
+    "plugin_error": lambda data: (data.get("plugin"), data.get("intent") or data.get("hook"), _error(data)),
+    "trigger_failed": lambda data: (data.get("slug"), _error(data)),
+    "permission_denied": lambda data: (data.get("plugin"), _error(data)),
+}

@@ -1,0 +1,99 @@
+"""`eventcore runs`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from eventcore.cli.base import Suggesting, examples, face
+
+
+@click.group(name="runs", cls=Suggesting, epilog=examples("eventcore runs list --status failed"))
+def command() -> None:
+    """Look at runs of workflows and their steps."""
+
+
+@command.command(
+    "list", epilog=examples("eventcore runs list --slug triage_message", "eventcore runs list --status failed --json")
+)
+@click.option("--slug", metavar="SLUG", help="Runs of this workflow.")
+@click.option("--status", multiple=True, metavar="STATUS", help="Runs in this status; repeat for more.")
+@click.option("--before", metavar="ID", help="Runs older than this one: the last of the page before.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@face
+def list_runs(slug: str | None, status: tuple[str, ...], before: str | None, limit: int, as_json: bool) -> None:
+    """List runs, newest first."""
+    from eventcore.cli.output import duration, local_time, print_json, table
+    from eventcore.cli.session import connect
+
+    asked = {"slug": slug, "status": list(status) or None, "before": before, "limit": limit}
+    with connect(quiet=True) as session:
+        found = session.call("runs.list", asked)
+    if as_json:
+        print_json(found)
+        return
+    rows = [
+        (one["id"], one["status"], local_time(one["created"])[5:], duration(one["seconds"]), one["slug"])
+        for one in found
+    ]
+    table(("run", "status", "began", "took", "workflow"), rows, nothing="there is no such run", colour=1)
+
+
+@command.command("show", epilog=examples("eventcore runs show 01980c5e-7b7e-7000-8000-000000000000"))
+@click.argument("run", metavar="ID")
+@face
+def show(run: str, as_json: bool) -> None:
+    """Show a run with each attempt of each step: input, output, how long."""
+    from eventcore.cli.output import print_json
+    from eventcore.cli.session import connect
+
+    with connect(quiet=True) as session:
+        found = session.call("runs.show", {"id": run})
+    if as_json:
+        print_json(found)
+    else:
+        print_run(found)
+
+
+def print_run(run: Mapping[str, Any]) -> None:
+    """A run for people; with its steps, if they are in it."""
+    from eventcore.cli.output import clean, compact, dim, duration, fields, fit, local_time, status, title
+
+    click.echo(f"{title(run['slug'])}  {status(run['status'])}  {duration(run['seconds'])}")
+    fields(
+        [
+            ("run", run["id"]),
+            ("began", local_time(run["created"])),
+            ("actor", clean(run["actor"])),
+            ("caused by", run["causation_id"]),
+            ("inputs", fit(compact(run["inputs"]), 11)),
+            ("output", fit(compact(run["output"]), 11) if run["output"] is not None else ""),
+            ("error", click.style(_error(run["error"]), fg="red") if run["error"] else ""),
+        ]
+    )
+    for step in run.get("steps", ()):
+        attempt = f"attempt {step['attempt']}" if step["attempt"] != 1 else ""
+        doing = step.get("plugin") or (f"emit {step['emit']}" if "emit" in step else "sleep" if "sleep" in step else "")
+        words = (
+            title(clean(step["step"])),
+            clean(doing),
+            status(step["status"]),
+            attempt,
+            duration(step.get("seconds")),
+        )
+        click.echo("\n" + "  ".join(word for word in words if word))
+        for name in ("input", "output"):
+            if step.get(name) is not None:
+                click.echo(f"  {dim(name.ljust(6))}  {fit(compact(step[name]), 10)}")
+        if step.get("error"):
+            click.echo(f"  {dim('error ')}  {click.style(_error(step['error']), fg='red')}")
+
+
+def _error(error: Any) -> str:
+    from eventcore.cli.output import clean, compact
+
+    if isinstance(error, dict) and error.get("message"):
+        return clean(str(error["message"]))
+    return compact(error)

@@ -1,0 +1,28 @@
+"""Hostile configuration for everything: both event loops, each in its strictest mode.
+
+asyncio runs in debug mode (it finds calls from the wrong thread and coroutines nobody awaited), trio shuffles the order
+of tasks that are ready. Tests of what needs one loop (SQLite) override the fixture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import anyio
+import pytest
+
+from eventcore import EventCore
+
+
+@pytest.fixture(scope="module", params=[("asyncio", {"debug": True}), ("trio", {})], ids=["asyncio", "trio"])
+def anyio_backend(request: pytest.FixtureRequest) -> Any:
+    return request.param
+
+
+@pytest.fixture
+async def core(anyio_backend: Any) -> AsyncIterator[EventCore]:
+    """An engine in memory; whatever a test does with it is over within 20 seconds."""
+    with anyio.fail_after(20):
+        async with EventCore() as engine:
+            yield engine

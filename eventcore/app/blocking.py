@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from eventcore.bus.bus import EventStream
+from eventcore.bus.stream import EventStream
 from eventcore.kernel.errors import EngineClosed
 from eventcore.workflows.face import RunHandle
 

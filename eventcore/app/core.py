@@ -139,10 +139,10 @@ class EventCore:
             return
         engine = self.engine
         system = CallContext(tenant=engine.tenant, actor="system")
-        if first_hook and engine.hooks.registry.ordered(hook)["reply"]:
+        if first_hook and any(engine.hooks.registry.ordered(hook).values()):
             await engine.hooks.call(hook, {}, context=system)
         await engine.bus.announce(event, {"home": engine.home}, system)
-        if not first_hook and engine.hooks.registry.ordered(hook)["reply"]:
+        if not first_hook and any(engine.hooks.registry.ordered(hook).values()):
             await engine.hooks.call(hook, {}, context=system)
 
     async def drain(self, timeout: float = 60.0) -> bool:

@@ -199,10 +199,14 @@ async def _assemble(
         on_demand=home is None,
     )
     await bus.start(stack, tasks)
-    if not options.quiet:
-        await runner.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.
     stack.push_async_callback(_release, store, owner)
+    if not options.quiet:
+        # A task group of its own, the first to end: steps in flight are cut off while all that they use still works.
+        # Were the workers closed first, the runner would take that for the steps' own failure and record it.
+        driving = await stack.enter_async_context(anyio.create_task_group())
+        stack.callback(driving.cancel_scope.cancel)
+        await runner.start(stack, driving)
     return Engine(
         home=str(home.root) if home else None,
         tenant=tenant,

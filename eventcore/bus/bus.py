@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -20,13 +22,15 @@ from eventcore.bus.current import current_context
 from eventcore.bus.delivery import Dispatcher
 from eventcore.bus.outcome import Outcome, Receipt, Report
 from eventcore.bus.signals import Signals
+from eventcore.bus.stream import STREAM_SECONDS, EventStream
 from eventcore.bus.subscription import OVERFLOWS, Overflow, Subscription
-from eventcore.bus.types import EventType, EventTypes
+from eventcore.bus.types import EventType, EventTypes, check_words
 from eventcore.kernel.context import MAX_HOPS, CallContext, Cause, loop_in
 from eventcore.kernel.errors import (
     BusOverflow,
     Conflict,
     EngineClosed,
+    EventCoreError,
     IdempotencyConflict,
     InvalidInput,
     InvalidName,
@@ -46,8 +50,6 @@ KEY_WINDOW = 7 * 86400.0
 #: How many rounds of contributions one commit may set off.
 _MAX_ROUNDS = MAX_HOPS
 _BLOCK_SECONDS = 1.0
-#: How long a stream's reader may leave one event untaken, in seconds.
-_STREAM_SECONDS = 3600.0
 
 
 class Bus:
@@ -76,13 +78,13 @@ class Bus:
         self.contributors: list[Contributor] = []
         self._dispatch = Dispatcher(self.signals, metrics, self._on_outcome)
         self._tasks: TaskGroup | None = None
-        self._pid = 0
+        self._pid = self._thread = 0
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
         """Begin to deliver. The caller owns both the stack and the tasks."""
-        self._tasks, self._pid = tasks, os.getpid()
+        self._tasks, self._pid, self._thread = tasks, os.getpid(), threading.get_ident()
         tasks.start_soon(self.signals.run, name="eventcore signals")
         for subscription in self._dispatch.subscriptions:
             subscription.start(tasks)
@@ -99,6 +101,11 @@ class Bus:
         if os.getpid() != self._pid:
             raise WrongProcess(
                 "this engine was opened by another process", hint="open an engine of your own after the fork"
+            )
+        if threading.get_ident() != self._thread:
+            raise WrongProcess(
+                "this engine belongs to the event loop of another thread",
+                hint="in a sync handler use anyio.from_thread.run(core.bus.emit, ...)",
             )
 
     # -- taking in ---------------------------------------------------------------------------------------------------
@@ -135,13 +142,7 @@ class Bus:
             LoopDetected: too many hops, or the same subscriber too often in the chain of causes.
             BusOverflow: a subscription with `overflow="error"` is full.
         """
-        event = self._fact(type, data, subject, key, source, idempotency_key, context)
-        if (declared := self.types.get(event.type)) and declared.transient:
-            self._hand_out(event)
-            return Receipt(event.id, 0)
-        if event.hops and (why := loop_in(Cause(hops=event.hops, path=event.path))):
-            await self._refuse_loop(event, why)
-        return await self._record(event)
+        return await self._take_in(self._fact(type, data, subject, key, source, idempotency_key, context))
 
     async def emit_and_wait(
         self,
@@ -149,29 +150,28 @@ class Bus:
         data: Any = None,
         *,
         timeout: float = 30.0,
-        **options: Any,
+        subject: str | None = None,
+        key: str | None = None,
+        source: str = "/host",
+        idempotency_key: str | None = None,
+        context: CallContext | None = None,
     ) -> Report:
         """Emit, then wait until every live subscription has dealt with the event, or `timeout` seconds are over.
 
-        Subscriptions that are not done in time are reported with status `timeout`; their handlers go on. Takes the
-        options of `emit` and raises what it raises.
+        Subscriptions that are not done in time are reported with status `timeout`; their handlers go on. Those that
+        led to this event are not waited for (they may be waiting for this very call) and read `skipped`. If the
+        idempotency key was known, nothing is delivered again and the report is empty. The other options, and what is
+        raised, are those of `emit`.
         """
-        event = self._fact(
-            type,
-            data,
-            options.get("subject"),
-            options.get("key"),
-            options.get("source", "/host"),
-            options.get("idempotency_key"),
-            options.get("context"),
-        )
+        event = self._fact(type, data, subject, key, source, idempotency_key, context)
         waiting = self._dispatch.expect(event)
-        declared = self.types.get(event.type)
-        if declared and declared.transient:
-            self._hand_out(event)
-        else:
-            await self._record(event)
-        return await waiting.report(timeout)
+        try:
+            receipt = await self._take_in(event)
+            if receipt.duplicate:
+                return Report(await self._store.event(receipt.id, event.tenant) or event)
+            return await waiting.report(timeout)
+        finally:
+            waiting.forget()
 
     async def announce(
         self,
@@ -201,6 +201,7 @@ class Bus:
     ) -> Event:
         """An event under `context`, not yet committed. Checks the payload, not the right to emit the type."""
         raw = encode(data, limit=MAX_PAYLOAD, what=f"the data of {type}")
+        check_words(source=source, subject=subject, key=key, idempotency_key=idempotency_key, actor=context.actor)
         cause: Cause = context.cause
         event_id = event_id or self._ids.new()
         return Event(
@@ -283,8 +284,28 @@ class Bus:
                 return
             fresh = added
 
+    async def check_loop(self, event: Event) -> None:
+        """Refuse an event of a handler or step that would close a causal loop, and record that.
+
+        Raises:
+            LoopDetected: too many hops, or the same subscriber too often in the chain of causes.
+        """
+        if event.hops and (why := loop_in(Cause(hops=event.hops, path=event.path))):
+            await self._refuse_loop(event, why)
+
+    async def _take_in(self, event: Event) -> Receipt:
+        await self.check_loop(event)
+        reserved = await self._admit(event)
+        try:
+            if (declared := self.types.get(event.type)) and declared.transient:
+                self._dispatch.hand_out(event)
+                return Receipt(event.id, 0)
+            return await self._record(event)
+        finally:
+            for subscription in reserved:
+                subscription.release()
+
     async def _record(self, event: Event) -> Receipt:
-        await self._admit(event)
         batch, guards = Batch(log=[event]), list[Guard]()
         if event.idempotency_key is not None:
             key = self._key(event, event.idempotency_key)
@@ -408,7 +429,13 @@ class Bus:
         A reader that falls `buffer` events behind holds emits back for at most one second each and then misses
         events, which `bus_overflow` reports. Use it as an async context manager, or call `aclose`, to end it early.
         """
-        return EventStream(self, pattern, buffer, where, name=f"stream-{self._ids.new()}")
+
+        def begin(take: Callable[[Event], Any]) -> Callable[[], None]:
+            name = f"stream-{self._ids.new()}"
+            subscription = self.subscribe(pattern, take, name=name, where=where, buffer=buffer, timeout=STREAM_SECONDS)
+            return partial(self.unsubscribe, subscription)
+
+        return EventStream(begin)
 
     @property
     def idle(self) -> bool:
@@ -420,27 +447,44 @@ class Bus:
         while not self.idle:  # noqa: ASYNC110 - pumps signal nothing when idle, to keep deliveries cheap
             await anyio.sleep(0.002)
 
-    async def _admit(self, event: Event) -> None:
-        """Let the event in only where the full buffers' policies allow it, before anything is stored."""
-        for subscription in self._dispatch.listeners(event.type, event.tenant):
-            if not subscription.full:
-                continue
-            if subscription.overflow == "error":
-                raise BusOverflow(
-                    f"the buffer of {subscription.name} ({subscription.buffer} events) is full; {event.type} is refused"
-                )
-            # A handler that waits for room in its own buffer would wait for itself.
-            if subscription.overflow == "block" and event.actor != subscription.actor:
-                with anyio.move_on_after(_BLOCK_SECONDS):
-                    await subscription.wait_for_room(event)
+    async def _admit(self, event: Event) -> list[Subscription]:
+        """Let the event in only where the full buffers' policies allow it, before anything is stored.
+
+        Returns where a place was reserved for it; the caller gives the places back after the event was handed out.
+        """
+        reserved: list[Subscription] = []
+        try:
+            for subscription in self._dispatch.listeners(event.type, event.tenant):
+                if subscription.overflow not in ("error", "block") or not self._dispatch.wanted(subscription, event):
+                    continue
+                if subscription.reserve() or await self._wait_for_room(subscription, event):
+                    reserved.append(subscription)
+        except BaseException:
+            for subscription in reserved:
+                subscription.release()
+            raise
+        return reserved
+
+    async def _wait_for_room(self, subscription: Subscription, event: Event) -> bool:
+        """Whether a place could be reserved within the second that `block` allows."""
+        if subscription.overflow == "error":
+            raise BusOverflow(
+                f"the buffer of {subscription.name} ({subscription.buffer} events) is full; {event.type} is refused"
+            )
+        # A handler that waits for room in its own buffer would wait for itself, also at the end of a chain of others.
+        if event.actor == subscription.actor or any(who == subscription.name for who, _, _ in event.path):
+            return False
+        with anyio.move_on_after(_BLOCK_SECONDS):
+            while True:
+                await subscription.wait_for_room()
+                if subscription.reserve():
+                    return True
+        return False
 
     def _on_commit(self, entries: Sequence[LogEntry]) -> None:
         self._faults.reach("emit.after_commit")
         for entry in entries:
             self._dispatch.hand_out(entry)
-
-    def _hand_out(self, event: Event) -> None:
-        self._dispatch.hand_out(event)
 
     def _on_outcome(self, subscription: Subscription, event: Event, outcome: Outcome) -> None:
         self._metrics.count("eventcore_deliveries_total", subscription=subscription.name, outcome=outcome.status)
@@ -476,39 +520,11 @@ class Bus:
         if self._tasks is None:
             return
         context = CallContext(tenant=event.tenant, actor="system", cause=event.cause())
-        self._tasks.start_soon(self.announce, type, data, context, name=f"eventcore {type}")
+        self._tasks.start_soon(self._announce_quietly, type, data, context, name=f"eventcore {type}")
 
-
-class EventStream:
-    """Events of a pattern as an async iterator; see `Bus.stream`."""
-
-    def __init__(
-        self, bus: Bus, pattern: str, buffer: int, where: Callable[[Event], bool] | None, *, name: str
-    ) -> None:
-        self._bus = bus
-        # No buffer here: the subscription's own is the only one, so that its overflow rule is what holds.
-        self._send, self._receive = anyio.create_memory_object_stream[Event](0)
-        self._subscription = bus.subscribe(
-            pattern, self._send.send, name=name, where=where, buffer=buffer, timeout=_STREAM_SECONDS
-        )
-
-    def __aiter__(self) -> EventStream:
-        return self
-
-    async def __anext__(self) -> Event:
+    async def _announce_quietly(self, type: str, data: dict[str, Any], context: CallContext) -> None:
         try:
-            return await self._receive.receive()
-        except (anyio.EndOfStream, anyio.ClosedResourceError):
-            raise StopAsyncIteration from None
-
-    async def __aenter__(self) -> EventStream:
-        return self
-
-    async def __aexit__(self, *exc: object) -> None:
-        await self.aclose()
-
-    async def aclose(self) -> None:
-        """End the subscription. Twice is no error."""
-        self._bus.unsubscribe(self._subscription)
-        self._send.close()
-        self._receive.close()
+            await self.announce(type, data, context)
+        except EventCoreError as error:
+            # Nobody waits for this one, and an exception here would end every task of the engine.
+            log.error("%s could not be recorded: %s", type, error)

@@ -11,6 +11,8 @@ import anyio.to_thread
 
 AsyncHandler = Callable[..., Awaitable[Any]]
 
+_MAX_MESSAGE = 2000
+
 
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether calling gives an awaitable: also for partials and for objects with an async `__call__`."""
@@ -45,6 +47,10 @@ def name_of(function: Callable[..., Any]) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """`TypeError: message`, or the class alone."""
-    text = str(error)
+    """`TypeError: message`, or the class alone; at most 2,000 characters, and always text that can be recorded."""
+    try:
+        text = str(error)
+    except Exception:  # noqa: BLE001 - an exception class of somebody's own, and this is said in its isolation
+        text = "(its message cannot be read)"
+    text = text[:_MAX_MESSAGE].encode(errors="replace").decode()
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

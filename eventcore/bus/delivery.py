@@ -32,7 +32,16 @@ class Expectation:
     def handed_out(self, names: list[str]) -> None:
         """The event has been offered to these subscriptions."""
         self._waiting, self._handed_out = names, True
+        # Whoever stands in the chain of causes may be waiting for this very report: it gets the event, but later.
+        waits = {who for who, _, _ in self._event.path}
+        for name in names:
+            if name in waits and name not in self._outcomes:
+                self._outcomes[name] = Outcome(name, "skipped", error="not waited for: it led to this event")
         self._check()
+
+    def forget(self) -> None:
+        """Nobody will ask for the report."""
+        self._forget(self._event.id)
 
     def settle(self, outcome: Outcome) -> None:
         self._outcomes[outcome.subscription] = outcome
@@ -156,6 +165,13 @@ class Dispatcher:
             return True
         subscription.offer(event)
         return True
+
+    def wanted(self, subscription: Subscription, event: Event) -> bool:
+        """Whether the event will take a place in the buffer. A filter that raises is reported when it is handed out."""
+        try:
+            return subscription.wants(event)
+        except Exception:  # noqa: BLE001 - as in _offer
+            return False
 
     def settled(self, event: Event, outcome: Outcome) -> None:
         """Tell who waits for this event's outcomes."""

@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from eventcore.bus.calling import AsyncHandler, as_async, describe, name_of
-from eventcore.bus.current import serving
+from eventcore.bus.current import current_context, serving
 from eventcore.bus.outcome import Outcome
 from eventcore.kernel.context import OPERATOR_ROLES, CallContext
 from eventcore.kernel.event import Event
@@ -33,37 +33,27 @@ OnOutcome = Callable[["Subscription", Event, Outcome], None]
 class Lane:
     """A queue and its pump. Events of one lane are handled one after the other."""
 
-    __slots__ = ("_bell", "_room", "busy", "queue")
+    __slots__ = ("_bell", "busy", "queue")
 
     def __init__(self) -> None:
         self.queue: deque[Event] = deque()
         self.busy = False
         self._bell: anyio.Event | None = None
-        self._room: anyio.Event | None = None
 
     def put(self, event: Event) -> None:
         self.queue.append(event)
+        self.wake()
+
+    def wake(self) -> None:
         if self._bell is not None:
             self._bell.set()
             self._bell = None
 
-    async def next(self) -> Event:
-        while not self.queue:
-            self.busy = False
-            self._bell = anyio.Event()
-            await self._bell.wait()
-        self.busy = True
-        event = self.queue.popleft()
-        if self._room is not None:
-            self._room.set()
-            self._room = None
-        return event
-
-    async def wait_for_room(self) -> None:
-        """Return after the pump took something out."""
-        if self._room is None:
-            self._room = anyio.Event()
-        await self._room.wait()
+    async def wait(self) -> None:
+        """Return when something is in the queue, or after `wake`."""
+        self.busy = False
+        self._bell = anyio.Event()
+        await self._bell.wait()
 
 
 class Subscription:
@@ -106,6 +96,9 @@ class Subscription:
         self._clock, self._bus, self._on_outcome = clock, bus, on_outcome
         self._lanes = [Lane() for _ in range(concurrency)]
         self._scopes: list[anyio.CancelScope] = []
+        self._room: anyio.Event | None = None
+        self._reserved = 0
+        self._stopped = False
         self.actor = f"plugin:{owner}" if owner else f"subscription:{name}"
         # The embedder's own handlers act for the operator; a plugin's have no roles by themselves.
         self._roles = frozenset[str]() if owner else OPERATOR_ROLES
@@ -137,8 +130,29 @@ class Subscription:
     def full(self) -> bool:
         return self.backlog >= self.buffer
 
-    async def wait_for_room(self, event: Event) -> None:
-        await self.lane_for(event).wait_for_room()
+    def reserve(self) -> bool:
+        """Keep a place for an event that is about to be committed. False: there is none."""
+        if self.backlog + self._reserved >= self.buffer:
+            return False
+        self._reserved += 1
+        return True
+
+    def release(self) -> None:
+        """Give a reserved place back: the event has taken it, or did not come."""
+        self._reserved -= 1
+        if not self.full:
+            self._make_room()
+
+    async def wait_for_room(self) -> None:
+        """Return after something was taken out of the buffer, or a reserved place was given back."""
+        if self._room is None:
+            self._room = anyio.Event()
+        await self._room.wait()
+
+    def _make_room(self) -> None:
+        if self._room is not None:
+            self._room.set()
+            self._room = None
 
     def offer(self, event: Event) -> Outcome | None:
         """Buffer the event; return the outcome if it (or an older one) had to be dropped."""
@@ -163,12 +177,23 @@ class Subscription:
             tasks.start_soon(self._pump, lane, name=f"eventcore pump {self.name}")
 
     def stop(self) -> None:
-        """End the pumps. What is buffered is reported as cancelled."""
-        for scope in self._scopes:
+        """End the pumps. What is buffered or being handled is reported as cancelled.
+
+        Called by its own handler, it lets that one finish.
+        """
+        self._stopped = True
+        caller = current_context(self._bus)
+        own = caller is not None and caller.actor == self.actor
+        for scope in () if own else self._scopes:
             scope.cancel()
         for lane in self._lanes:
             while lane.queue:
-                self._on_outcome(self, lane.queue.popleft(), Outcome(self.name, "cancelled", error="unsubscribed"))
+                self._cancelled(lane.queue.popleft())
+            lane.wake()
+        self._make_room()
+
+    def _cancelled(self, event: Event) -> None:
+        self._on_outcome(self, event, Outcome(self.name, "cancelled", error="unsubscribed"))
 
     @property
     def idle(self) -> bool:
@@ -178,9 +203,20 @@ class Subscription:
     async def _pump(self, lane: Lane) -> None:
         with anyio.CancelScope() as scope:
             self._scopes.append(scope)
-            while True:
-                event = await lane.next()
-                self._on_outcome(self, event, await self._deliver(event))
+            while not self._stopped:
+                if not lane.queue:
+                    await lane.wait()
+                    continue
+                lane.busy = True
+                event = lane.queue.popleft()
+                self._make_room()
+                try:
+                    outcome = await self._deliver(event)
+                except anyio.get_cancelled_exc_class():
+                    if scope.cancel_called:
+                        self._cancelled(event)
+                    raise
+                self._on_outcome(self, event, outcome)
 
     async def _deliver(self, event: Event) -> Outcome:
         """Run the handler on one event. Whatever it does, an outcome comes back and the pump goes on."""

@@ -7,8 +7,11 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from eventcore.kernel.errors import InvalidName, InvalidPayload
+from eventcore.kernel.errors import InvalidInput, InvalidName, InvalidPayload
 from eventcore.kernel.names import CORE_EVENTS, event_type, is_hook_event
+
+#: The longest subject, key, source, actor or idempotency key, in characters.
+_MAX_WORD = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,3 +74,21 @@ def explain(error: ValidationError) -> str:
     return "; ".join(
         f"{'.'.join(str(part) for part in item['loc']) or 'data'}: {item['msg']}" for item in error.errors()
     )
+
+
+def check_words(**words: Any) -> None:
+    """Refuse what a store could not keep: one that fails at it would fail its whole group of commits.
+
+    Raises:
+        InvalidInput: a word is no text, or too long; names it.
+    """
+    for name, word in words.items():
+        if word is None:
+            continue
+        if not isinstance(word, str) or len(word) > _MAX_WORD:
+            raise InvalidInput(f"{name} is text of at most {_MAX_WORD} characters, not {word!r:.60}")
+        if not word.isascii():
+            try:
+                word.encode()
+            except UnicodeEncodeError:
+                raise InvalidInput(f"{name} holds a lone surrogate, which is not text: {word!r:.60}") from None

@@ -149,8 +149,9 @@ class Talk:
         if self.as_json:
             print_json_line({"text": text, "user": self.say["user"], "error": error})
             return
-        hint = f" (try: {clean(error['hint'])})" if error.get("hint") else ""
-        click.echo(f"  {click.style('error:', fg='red')} {clean(error['message'])}{hint}")
+        click.echo(f"  {click.style('error:', fg='red')} {clean(error['message'])}")
+        if error.get("hint"):
+            click.echo(f"    {click.style('try:', fg='cyan')} {clean(error['hint'])}")
 
     def _print(self, said: dict[str, Any], events: list[tuple[int, Any, Any]], settled: bool) -> None:
         from eventcore.cli.output import clean

@@ -73,13 +73,17 @@ def print_run(run: Mapping[str, Any]) -> None:
             ("error", click.style(_error(run["error"]), fg="red") if run["error"] else ""),
         ]
     )
+    last = {step["step"]: step["attempt"] for step in run.get("steps", ())}
     for step in run.get("steps", ()):
+        # Nothing was recorded of its end: the engine was closed or killed, and a later attempt took over.
+        cut_off = step["status"] == "running" and step["attempt"] < last[step["step"]]
+        state = "interrupted" if cut_off else step["status"]
         attempt = f"attempt {step['attempt']}" if step["attempt"] != 1 else ""
         doing = step.get("plugin") or (f"emit {step['emit']}" if "emit" in step else "sleep" if "sleep" in step else "")
         words = (
             title(clean(step["step"])),
             clean(doing),
-            status(step["status"]),
+            status(state),
             attempt,
             duration(step.get("seconds")),
         )

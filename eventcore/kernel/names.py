@@ -38,8 +38,8 @@ def event_type(name: str) -> str:
         InvalidName: it breaks the grammar `^([a-z][a-z0-9_]*|[a-z][a-z0-9_-]*(\\.[a-z0-9][a-z0-9_-]*)+)$` or is longer
             than 128 characters.
     """
-    name = ALIASES.get(name, name)
-    if len(name) > MAX_NAME or not _EVENT_NAME.fullmatch(name):
+    name = ALIASES.get(name, name) if type(name) is str else name
+    if type(name) is not str or len(name) > MAX_NAME or not _EVENT_NAME.fullmatch(name):
         raise InvalidName(
             f"{name!r} is not an event type",
             hint=f"snake_case like order_created, or my-plugin.order_created; at most {MAX_NAME} characters",

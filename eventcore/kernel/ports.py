@@ -16,7 +16,10 @@ from eventcore.kernel.event import Event
 from eventcore.kernel.records import (
     Audit,
     Batch,
+    Cursor,
+    DeadLetter,
     Definition,
+    Delivery,
     EventQuery,
     Guard,
     JournalEntry,
@@ -197,6 +200,18 @@ class Store(ABC):
         """Schedules due at or before `due`, earliest first."""
 
     @abstractmethod
+    async def cursor(self, tenant: str, name: str) -> Cursor | None:
+        """How far a durable subscription has come, or None if it never began."""
+
+    @abstractmethod
+    async def deliveries(self, tenant: str, subscription: str, limit: int = 1000) -> list[Delivery]:
+        """A durable subscription's unsettled events and those settled above its cursor, by position."""
+
+    @abstractmethod
+    async def dead_letters(self, tenant: str, limit: int = 100) -> list[DeadLetter]:
+        """Events that were given up on, newest first."""
+
+    @abstractmethod
     async def audit(self, tenant: str | None = None, limit: int = 100) -> list[Audit]:
         """Audit entries, newest first."""
 
@@ -297,7 +312,13 @@ class Worker(Protocol):
         ...
 
     async def call(
-        self, kind: str, params: dict[str, Any], *, timeout: float, host: HostApi | None = None
+        self,
+        kind: str,
+        params: dict[str, Any],
+        *,
+        timeout: float,
+        host: HostApi | None = None,
+        context: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
         """Ask the worker for something and wait.
 
@@ -307,6 +328,7 @@ class Worker(Protocol):
             timeout: seconds; when they are over the worker is killed.
             host: answers the requests that the code makes while it runs. An async function; its errors are
                 handed to the plugin's code.
+            context: `tenant`, `actor` and `permissions`, as `ctx` tells them to the code.
 
         Returns:
             `{"result": JSON, "stdout": str, "stderr": str}`.

@@ -79,6 +79,7 @@ class Calls:
         Raises:
             UnknownIntent, AccessDenied, PluginFailed: as for `Invoker.invoke`; failures are recorded too.
         """
+        self._bus.check_open()
         target = await self._target(intent, context)
         # The id of the `plugin_called` that will be recorded: what the code emits meanwhile can name it as its cause.
         call_id = self._ids.new()

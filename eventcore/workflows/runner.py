@@ -141,9 +141,9 @@ class Runner:
                 over at once: a run must not wait for the lease of an engine that was killed.
         """
         count = 0
-        while runs := await self._store.claim(
-            self._owner, self._clock.now() + (self._lease if alone else 0.0), self._lease
-        ):
+        # As if asked when every lease has ended; the new leases end when ordinary ones would.
+        ahead = self._lease if alone else 0.0
+        while runs := await self._store.claim(self._owner, self._clock.now() + ahead, self._lease - ahead):
             for run in runs:
                 await self._go_on(run, Resumed(self._clock.now()))
             count += len(runs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import time
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -28,7 +29,7 @@ def test_twenty_runs_survive_random_kills(
             midway += 0 < len(seen[-1].of("result")) < driver.RUNS
         place.restart("many")
         seen.append(place.seen())
-        for before, after in zip(seen, seen[1:], strict=False):
+        for before, after in pairwise(seen):
             check.kept(after)
             check.not_repeated(before, after)
         check.finished(seen[-1], driver)

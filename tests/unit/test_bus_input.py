@@ -72,7 +72,7 @@ BAD = {
     "NaN": ({"a": [float("nan")]}, "nan"),
     "infinity": (float("-inf"), "inf"),
     "surrogate": ({"a": "\ud800"}, "surrogate"),
-    "surrogate key": ({"\ud800": 1}, ""),
+    "surrogate key": ({"\ud800": 1}, "surrogate"),
     "bytes": ({"a": {"b": b"x"}}, r"a\.b is a bytes"),
     "large": ({"a": "x" * 300 * 1024}, "307,208 bytes as JSON; the limit is 262,144"),
     "huge int": ({"a": 2**64}, "64 bits"),
@@ -83,7 +83,7 @@ BAD = {
     "key that is no text": ({"a": {1: 2}}, r"a has the key 1"),
     "set": ({"a": {1}}, "a is a set"),
     "object": (object(), "is a object"),
-    "subclass": ({"a": type("Text", (str,), {})("x")}, ""),
+    "subclass": ({"a": type("Text", (str,), {})("x")}, "Text"),
 }
 
 

@@ -1,0 +1,142 @@
+"""The figures. Each is a function that measures once and returns the lines of the table that come of it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from tests.benchmarks.measure import HERE, SCRATCH, Limit, Line, NotMeasured, Subject, seconds_of
+from tests.benchmarks.peers import environment
+
+DBOS = "dbos==3.4.0"
+
+_STARTS = 21
+_LISTINGS = 25
+_BURSTS = 5
+_RUNS = 100
+
+_HELLO = """\
+import click
+
+@click.command()
+@click.version_option("1.0")
+def main():
+    click.echo("hello")
+"""
+#: What an installer writes as a console script.
+_SCRIPT = "import sys\nfrom {module} import main\nif __name__ == '__main__':\n    sys.exit(main())\n"
+
+
+def startup() -> list[Line]:
+    """Both as console scripts under the same interpreter and the same site-packages."""
+    version = Line("startup.version", "ms", peer="click hello", limit=Limit(most_ratio=1.5))
+    help_ = Line("startup.help", "ms", peer="click hello", limit=Limit(most_ratio=2.0))
+    with TemporaryDirectory(dir=SCRATCH) as name:
+        folder = Path(name)
+        (folder / "click_hello.py").write_text(_HELLO)
+        scripts = {"eventcore.cli": folder / "ours.py", "click_hello": folder / "hello.py"}
+        for module, script in scripts.items():
+            script.write_text(_SCRIPT.format(module=module))
+        ours, hello = ([sys.executable, str(script)] for script in scripts.values())
+        for number in range(_STARTS + 1):
+            taken = [seconds_of([*ours, "--version"]), seconds_of(hello), seconds_of([*ours, "--help"])]
+            if number:  # the first one writes the bytecode
+                version.ours.append(taken[0] * 1e3)
+                help_.ours.append(taken[2] * 1e3)
+                version.peers.append(taken[1] * 1e3)
+                help_.peers.append(taken[1] * 1e3)
+    return [version, help_]
+
+
+def manifests() -> list[Line]:
+    """In one process: discovery and registry of 1,000 plugins, against reading and parsing the same files."""
+    lines = {
+        "json": Line("manifests.json", "ms", peer="scandir + read + json.loads", limit=Limit(most_ratio=4.0)),
+        "orjson": Line("manifests.orjson", "ms", peer="scandir + read + orjson.loads"),
+    }
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("manifests.py", folder) as subject:
+        for _ in range(_LISTINGS):
+            taken = subject.round()
+            for name, line in lines.items():
+                line.ours.append(taken["ours"] * 1e3)
+                line.peers.append(taken[name] * 1e3)
+    return list(lines.values())
+
+
+def workflows() -> list[Line]:
+    """Ten trivial steps on SQLite: many runs at once and one alone, in turns with DBOS."""
+    burst = Line("workflows.burst", "runs/s", peer="DBOS", limit=Limit(least=300, least_ratio=5))
+    alone = Line("workflows.alone", "ms", peer="DBOS")
+    with TemporaryDirectory(dir=SCRATCH) as folder, ExitStack() as stack:
+        ours = stack.enter_context(Subject("workflows.py", folder))
+        python = environment(DBOS)
+        dbos = stack.enter_context(Subject("workflows_dbos.py", folder, python=python))
+        for _ in range(_BURSTS):
+            burst.ours.append(_RUNS / ours.round("burst")["seconds"])
+            burst.peers.append(_RUNS / dbos.round("burst")["seconds"])
+            alone.ours.append(ours.round("alone")["seconds"] * 1e3)
+            alone.peers.append(dbos.round("alone")["seconds"] * 1e3)
+    return [burst, alone]
+
+
+def workers() -> list[Line]:
+    """The same ten steps, each of them a call of a sandboxed plugin."""
+    burst, alone = Line("workflows.burst, sandboxed steps", "runs/s"), Line("workflows.alone, sandboxed steps", "ms")
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("workflows.py", folder, "--plugin") as ours:
+        for _ in range(_BURSTS):
+            burst.ours.append(_RUNS / ours.round("burst")["seconds"])
+            alone.ours.append(ours.round("alone")["seconds"] * 1e3)
+    return [burst, alone]
+
+
+def store() -> list[Line]:
+    """From `bench_store.py`."""
+    said = {row["bench"]: row for row in _said("bench_store.py", "--rounds", "3")}
+    together, lone = said["store.concurrent"], said["store.lone"]
+    return [
+        Line("store.concurrent, 100 committers", "batches/s", [together["batches_per_s"]]),
+        Line("store.lone commit", "us", [lone["us"]], "bare aiosqlite", [lone["us"] / lone["ratio"]]),
+    ]
+
+
+def channel() -> list[Line]:
+    """From `bench_worker.py`."""
+    lines = []
+    for row in _said("bench_worker.py", "5", "500"):
+        if "x framed" in row and row["what"].endswith("call"):
+            peers = [row["p50_us"] / row["x framed"]]
+            lines.append(Line(f"worker.{row['what']}", "us", [row["p50_us"]], "asyncio echo with JSON", peers))
+        elif "per_s" in row:
+            lines.append(Line(f"worker.{row['what']}", "calls/s", [row["per_s"]]))
+    return lines
+
+
+def _said(script: str, *args: str) -> list[dict[str, float]]:
+    """The JSON lines of a script. That it missed a limit of its own does not matter here."""
+    done = subprocess.run([sys.executable, str(HERE / script), *args], capture_output=True, text=True, check=False)
+    rows = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]
+    if not rows:
+        raise NotMeasured(f"{script} ended with {done.returncode}: {done.stderr.strip()[-200:]}")
+    return rows
+
+
+#: By name, with the lines that are missing if it cannot be measured.
+FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
+    "startup": (
+        startup,
+        (
+            Line("startup.version", "ms", limit=Limit(most_ratio=1.5)),
+            Line("startup.help", "ms", limit=Limit(most_ratio=2.0)),
+        ),
+    ),
+    "manifests": (manifests, (Line("manifests.json", "ms", limit=Limit(most_ratio=4.0)),)),
+    "workflows": (workflows, (Line("workflows.burst", "runs/s", limit=Limit(least=300, least_ratio=5)),)),
+    "workers": (workers, (Line("workflows.burst, sandboxed steps", "runs/s"),)),
+    "store": (store, (Line("store", "batches/s"),)),
+    "channel": (channel, (Line("worker", "us"),)),
+}

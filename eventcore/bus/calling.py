@@ -48,9 +48,14 @@ def name_of(function: Callable[..., Any]) -> str:
 
 def describe(error: BaseException) -> str:
     """`TypeError: message`, or the class alone; at most 2,000 characters, and always text that can be recorded."""
-    try:
-        text = str(error)
-    except Exception:  # noqa: BLE001 - an exception class of somebody's own, and this is said in its isolation
-        text = "(its message cannot be read)"
-    text = text[:_MAX_MESSAGE].encode(errors="replace").decode()
+    text = readable(error)
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def readable(value: object) -> str:
+    """The text of somebody else's object, so that it can always be recorded: at most 2,000 characters, valid UTF-8."""
+    try:
+        text = str(value)
+    except Exception:  # noqa: BLE001 - a class of somebody's own, and this is asked where its failure is isolated
+        text = "(its text cannot be read)"
+    return text[:_MAX_MESSAGE].encode(errors="replace").decode()

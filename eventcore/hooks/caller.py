@@ -11,15 +11,15 @@ import anyio
 from pydantic import ValidationError
 
 from eventcore.bus.bus import Bus
-from eventcore.bus.calling import as_async, describe, name_of
+from eventcore.bus.calling import as_async, describe, name_of, readable
 from eventcore.bus.current import serving
 from eventcore.bus.types import explain
 from eventcore.hooks.registry import Answer, ChatCommand, Handler, HookRegistry, Stage, Tier
 from eventcore.hooks.specs import HOOKS, HookSpec, checked, spec_of
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import HookFailed, InvalidPayload, NotFound, PluginFailed
-from eventcore.kernel.event import Event
-from eventcore.kernel.json import encode, encode_sorted, text_digest
+from eventcore.kernel.errors import HookFailed, InvalidPayload, NotFound, PluginFailed, PluginTimeout
+from eventcore.kernel.event import MAX_PAYLOAD, Event
+from eventcore.kernel.json import decode, encode, encode_sorted, text_digest
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Metrics
 from eventcore.kernel.records import Batch, Guard
@@ -154,7 +154,9 @@ class Hooks:
         """
         self._bus.check_open()
         said = _checked(HOOKS["on_message"], message)
-        name, *args = said["text"].split()
+        name, *args = said["text"].split() or ("",)
+        if not name:
+            raise InvalidPayload("on_command: the text holds no command", hint="/help, for instance")
         command = self.command_of(name)
         data = _checked(HOOKS["on_command"], {**said, "command": name, "args": args})
         stages = self.registry.ordered("on_message")
@@ -228,7 +230,7 @@ class _Call:
                 self._failed(handler)
             elif isinstance(answer.value, Deny):
                 self._status("denied")
-                raise _Denied(handler.name, answer.value.reason)
+                raise _Denied(handler.name, readable(answer.value.reason))
             elif answer.value is not None:
                 self._contract(handler, answer.value, "None or Deny(reason)")
                 self._failed(handler)
@@ -253,6 +255,9 @@ class _Call:
             self._failed(handler)
             return old
         self._status("replaced")
+        if "args" in old and value["text"] != old["text"] and value["args"] == old["args"]:
+            # A filter that masks the text of a command means its arguments too: they are the same words.
+            value["args"] = value["text"].split()[1:]
         return value
 
     async def replies(
@@ -269,6 +274,11 @@ class _Call:
             reply = answer.value.value if isinstance(answer.value, Stop) else answer.value
             if not isinstance(reply, dict):
                 self._contract(handler, answer.value, "None, an object, or Stop(object)")
+                continue
+            try:
+                encode(reply, limit=MAX_PAYLOAD, what="its reply")
+            except InvalidPayload as error:
+                self._status("error", error.message)
                 continue
             self._keep(answer)
             self.outcome.replies.append(reply)
@@ -301,19 +311,21 @@ class _Call:
         if limit <= 0:
             self._trace(handler, "skipped", 0.0, f"the call's budget of {self._spec.budget:g} s is used up")
             return None
+        answer: Answer | None = None
         try:
-            with anyio.fail_after(limit):
+            with anyio.move_on_after(limit) as scope:
                 answer = await handler.call(args, context, effects=effects, timeout=limit)
-        except TimeoutError:
-            self._trace(handler, "timeout", self._clock.monotonic() - began, f"ran over its {limit:g} s")
         except Exception as error:
             log.warning("%s failed in %s", handler.name, handler.hook, exc_info=error)
             message = error.message if isinstance(error, PluginFailed) else describe(error)
-            self._trace(handler, "error", self._clock.monotonic() - began, message)
-        else:
-            self._trace(handler, "ok", self._clock.monotonic() - began)
-            return answer
-        return None
+            status: CallStatus = "timeout" if isinstance(error, PluginTimeout) else "error"
+            self._trace(handler, status, self._clock.monotonic() - began, message)
+            return None
+        if scope.cancelled_caught:
+            self._trace(handler, "timeout", self._clock.monotonic() - began, f"ran over its {limit:g} s")
+            return None
+        self._trace(handler, "ok", self._clock.monotonic() - began)
+        return answer
 
     def _trace(self, handler: Handler, status: CallStatus, seconds: float, error: str | None = None) -> None:
         self.outcome.trace.append(Trace(handler.name, handler.stage, status, seconds, error))
@@ -393,6 +405,7 @@ def _in_process(function: Callable[..., Any], bus: Bus) -> Any:
 
     async def run(args: tuple[Any, ...], context: CallContext, *, effects: bool, timeout: float) -> Answer:
         with serving(bus, context):
-            return Answer(await call(*args))
+            # Its own copy: what one handler does to the payload must not reach the next one, or differ from the record.
+            return Answer(await call(*decode(encode(args))))
 
     return run

@@ -10,6 +10,7 @@ import inspect
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,7 +20,7 @@ from eventcore.bus.subscription import Subscription
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.specs import HOOKS
 from eventcore.kernel.errors import EventCoreError, InvalidInput, Problem
-from eventcore.kernel.names import CORE_EVENTS, nearest
+from eventcore.kernel.names import CORE_EVENTS
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ class HookFiles:
         try:
             module = _import(path, f"eventcore._loaded.hooks_{self._scope}.{slug.replace('-', '_')}")
             self._register(found, module, policy)
-        except Exception as error:  # noqa: BLE001 - a broken hook file must not keep the engine from opening
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken file must not keep the engine from opening
             self.unload(slug)
             found.error = f"{type(error).__name__}: {error}"
             self._files[slug] = found
@@ -126,8 +127,12 @@ def on_functions(module: ModuleType) -> list[tuple[str, Callable[..., Any], int]
 
 def likely_slip(name: str) -> str | None:
     """The hook or core event that `name` (of a function that is neither) most likely meant."""
-    known = [*HOOKS, *(f"on_{event}" for event in CORE_EVENTS)]
-    return None if name in known else nearest(name, known)
+    known = [*HOOKS, *(f"on_{event}" for event in sorted(CORE_EVENTS))]
+    if name in known:
+        return None
+    # Strict, and without what all of them share: most functions on_<event> are meant for somebody's own event.
+    found = get_close_matches(name.removeprefix("on_"), [one.removeprefix("on_") for one in known], n=1, cutoff=0.85)
+    return f"on_{found[0]}" if found else None
 
 
 def _import(path: Path, name: str) -> ModuleType:

@@ -79,6 +79,23 @@ class Plugins:
         await self._enable_on_demand(intent)
         return (await self.calls.run(intent, params or {}, caller, timeout=timeout)).result
 
+    async def run_plugin(
+        self, name: str, params: Mapping[str, Any], user_ctx: Mapping[str, Any]
+    ) -> tuple[Any, str, str]:
+        """Call a plugin and return `(result, stdout, stderr)`.
+
+        Args:
+            name: a plugin's name or intent.
+            user_ctx: `user_id` and `roles` of the caller; without roles it has none.
+
+        Raises:
+            UnknownIntent, AccessDenied, PluginFailed: as `run`.
+        """
+        caller = self._context().acting_as(f"user:{user_ctx.get('user_id', 'anonymous')}", user_ctx.get("roles", ()))
+        await self._enable_on_demand(name)
+        done = await self.calls.run(name, params, caller)
+        return done.result, done.stdout, done.stderr
+
     async def _enable_on_demand(self, intent: str) -> None:
         if not self._on_demand or self.registry.answering(intent) is not None:
             return

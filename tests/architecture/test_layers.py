@@ -16,6 +16,8 @@ LOCAL_IMPORTS = {
     ("eventcore/__init__.py", "importlib"): "only needed when a public name is used for the first time",
     ("eventcore/home/layout.py", "eventcore.home.settings_file"): "needs pydantic; finding a home must not",
     ("eventcore/observe/metrics.py", "prometheus_client"): "slow to import, and the command line makes no metrics",
+    ("eventcore/testing/pytest_plugin.py", "eventcore.home.layout"): "pytest loads it in every project that has us",
+    ("eventcore/testing/pytest_plugin.py", "eventcore.app"): "pytest loads it in every project that has us",
     ("eventcore/plugins/sandbox/worker/boot.py", "eventcore.plugins.sandbox.worker.main"): "sys.path is set just above",
 }
 

@@ -206,8 +206,9 @@ def test_expressions() -> None:
     for kind, name in ((str, "text"), (dict, "dict"), (list, "list")):
         assert set(re.findall(r"`(\w+)`", methods[name])) == expressions._METHODS[kind]
     bounds = section("workflows", "Bounds")
-    for number in (expressions.MAX_TEMPLATE, expressions.MAX_SIZE, expressions._MAX_BITS):
-        assert f"{number:,}" in bounds
+    assert f"{expressions.MAX_TEMPLATE:,} characters" in bounds
+    assert f"{expressions.MAX_SIZE:,} characters or items" in bounds
+    assert f"{expressions._MAX_BITS:,} bits" in bounds
 
 
 def test_names_in_expressions() -> None:

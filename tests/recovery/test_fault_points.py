@@ -32,15 +32,21 @@ def hits(driver: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, dic
     return counts
 
 
-def choose(dice: random.Random, count: int, everything: bool) -> list[int]:
+def choose(dice: random.Random, count: int, prove: bool) -> list[int]:
     """Which hits to die at, 1 to `count`."""
-    return list(range(1, count + 1)) if everything else sorted(dice.sample(range(1, count + 1), min(SAMPLE, count)))
+    return list(range(1, count + 1)) if prove else sorted(dice.sample(range(1, count + 1), min(SAMPLE, count)))
 
 
-def kill_at(site: Any, mode: str, fault: str, check: Any, driver: Any) -> Any:
-    """Die at the fault, look, start again, and check everything that must hold. What was there before the restart."""
+def kill_at(site: Any, mode: str, fault: str, check: Any, driver: Any, *, certain: bool = True) -> Any:
+    """Die at the fault, look, start again, and check everything that must hold; what was seen before and after.
+
+    None if the point was not reached so often; an error if it is `certain` to be.
+    """
     place = site()
-    assert place.die(mode, fault) == check.killed, f"{fault} was not reached"
+    ended = place.die(mode, fault)
+    if ended == 0 and not certain:
+        return None
+    assert ended == check.killed, f"{fault} was not reached"
     before = place.seen()
     check.kept(before)
     place.restart(mode)
@@ -93,9 +99,18 @@ def test_event_and_its_run_are_one(
     dice: random.Random,
     prove: bool,
 ) -> None:
-    """`check.kept` holds orders against runs right after the kill, before anything is repaired."""
-    for hit in choose(dice, hits["orders"][point], prove):
-        _, after = kill_at(site, "orders", f"{point}:{hit}", check, driver)
+    """`check.kept` holds orders against runs right after the kill, before anything is repaired.
+
+    Runs go on beside the emits, so how many commits share a group, and with it the number of hits, differs from life to
+    life; the first hits always come.
+    """
+    most = hits["orders"][point]
+    certain = range(1, driver.ORDERS + 1)
+    for hit in choose(dice, most, prove=True) if prove else [dice.choice(certain), dice.randint(1, most)]:
+        killed = kill_at(site, "orders", f"{point}:{hit}", check, driver, certain=hit in certain)
+        if killed is None:
+            continue
+        _, after = killed
         assert len(after.stored.runs) == len(after.stored.of_type("order_placed")) == driver.ORDERS
 
 

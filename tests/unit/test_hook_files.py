@@ -49,7 +49,8 @@ async def test_hooks_and_events(core: EventCore, tmp_path: Path) -> None:
     assert (await core.hooks.call("on_message", {"text": "spam"})).by == "greet.no_spam"
     report = await core.bus.emit_and_wait("order_created", {"id": 1})
     assert [(one.subscription, one.status) for one in report] == [("greet.on_order_created", "ok")]
-    [module] = [found for name, found in sys.modules.items() if name.endswith(".greet") and "_loaded" in name]
+    scope = core.engine.hook_files._scope
+    [module] = [found for name, found in sys.modules.items() if name.endswith(".greet") and scope in name]
     assert module.orders == [{"id": 1}]
 
     handler = core.hooks.registry.ordered("on_message")["reply"][0]
@@ -57,7 +58,7 @@ async def test_hooks_and_events(core: EventCore, tmp_path: Path) -> None:
     core.engine.hook_files.unload("greet")
     assert (await core.hooks.call("on_message", {"text": "spam"})).replies == []
     assert len(await core.bus.emit_and_wait("order_created", {})) == 0
-    assert not [name for name in sys.modules if name.endswith(".greet") and "_loaded" in name]
+    assert not [name for name in sys.modules if name.endswith(".greet") and scope in name]
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ async def test_a_broken_file_is_recorded_and_registers_nothing(
     assert [one.slug for one in core.engine.hook_files] == ["broken"]
     assert core.hooks.registry.hooks() == []
     assert core.bus.subscriptions() == []
-    assert not [name for name in sys.modules if name.endswith(".broken") and "_loaded" in name]
+    assert not [name for name in sys.modules if name.endswith(".broken") and core.engine.hook_files._scope in name]
     mended = core.engine.hook_files.load("broken", write(tmp_path / "broken.py", "def on_message(m): return {}\n"))
     assert mended.error is None
 
@@ -112,7 +113,7 @@ async def test_a_folder_with_a_relative_import(core: EventCore, tmp_path: Path) 
     assert (await core.hooks.call("on_message", {"text": "hi"})).replies == [{"text": "good day"}]
     assert sys.path == before
     core.engine.hook_files.unload("polite")
-    assert not [name for name in sys.modules if "polite" in name]
+    assert not [name for name in sys.modules if "polite" in name and core.engine.hook_files._scope in name]
 
 
 async def test_what_a_file_imports_is_not_its_own(core: EventCore, tmp_path: Path) -> None:

@@ -16,7 +16,8 @@ from eventcore.hooks.specs import HOOKS
 from eventcore.kernel.errors import InvalidInput, InvalidPayload, NotFound
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import encode_sorted, text_digest
-from eventcore.sdk import Deny, Replace, Stop, filter, gate, observe
+from eventcore.sdk import Deny, Replace, Stop, gate, observe
+from eventcore.sdk import filter as filters
 
 pytestmark = pytest.mark.anyio
 
@@ -428,7 +429,7 @@ async def test_gates_and_filters_of_messages_stand_before_commands(core: EventCo
     calls: list[Any] = []
     declare(core, "/say", "sayer", calls)
 
-    @filter("on_message")
+    @filters("on_message")
     async def mask(message: Any) -> Replace:
         return Replace({**message, "text": message["text"].replace("secret", "***")})
 

@@ -21,12 +21,11 @@ from typing import TypeAlias
 import anyio
 from anyio import to_thread
 
-import eventcore
 from eventcore.kernel.errors import SandboxUnavailable
 from eventcore.plugins.sandbox.spec import WorkerSpec
 
 _BOOT = Path(__file__).parent / "worker" / "boot.py"
-_ROOT = Path(eventcore.__file__).parent.parent
+_ROOT = Path(__file__).resolve().parents[3]
 
 
 class Process:

@@ -1,0 +1,282 @@
+"""Templates: values, strictness, and hostile ones, bounded in time and memory."""
+
+from __future__ import annotations
+
+import resource
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from eventcore.kernel.errors import ExpressionError
+from eventcore.workflows.expressions import MAX_SIZE, MAX_TEMPLATE, Expressions
+
+SCOPE: dict[str, Any] = {
+    "inputs": {
+        "text": "Hello",
+        "n": 7,
+        "list": [3, 1, 2],
+        "nothing": None,
+        "evil": "{{ 7*7 }}",
+        "items": "a key",
+        "nested": {"a": [{"b": 1}]},
+        "user": "[1]",
+    }
+}
+
+
+def value(source: Any, scope: dict[str, Any] = SCOPE) -> Any:
+    return Expressions().value(source)(scope)
+
+
+@pytest.mark.parametrize(
+    ("source", "result"),
+    [
+        ("{{ inputs.n }}", 7),
+        ("{{ inputs.list }}", [3, 1, 2]),
+        ("{{ inputs.nothing }}", None),
+        (" {{ inputs.n }} ", 7),
+        ("n is {{ inputs.n }}", "n is 7"),
+        ("{{ inputs.n }}{{ inputs.n }}", "77"),
+        ("{{ inputs.n }} and {{ inputs.text }}", "7 and Hello"),
+        ("{{ '}}' }}", "}}"),
+        ("plain", "plain"),
+        (5, 5),
+        (None, None),
+        ({"a": ["{{ inputs.n }}", {"b": "{{ inputs.text | upper }}"}]}, {"a": [7, {"b": "HELLO"}]}),
+        ("{{ inputs.n + 1 }}", 8),
+        ("{{ inputs.n > 3 and inputs.text == 'Hello' }}", True),
+        ("{{ inputs.text.upper() }}", "HELLO"),
+        ("{{ inputs.items }}", "a key"),
+        ("{{ inputs.nested.a[0].b }}", 1),
+        ("{{ inputs.list | sort | first }}", 1),
+        ("{{ inputs.missing | default('none') }}", "none"),
+        ("{{ inputs.missing is defined }}", False),
+        ("{{ [1, 2] + [3] }}", [1, 2, 3]),
+        ("{{ 'yes' if inputs.n else 'no' }}", "yes"),
+        ("{{ inputs.list | join(', ') }}", "3, 1, 2"),
+        ("{{ inputs.text | replace('l', 'L') }}", "HeLLo"),
+        ("{{ 2 ** 10 }}", 1024),
+        ("{{ 7 % 4 }}", 3),
+        ("{{ 2.567 | round(1) }}", 2.6),
+        ("{{ '12' | int + 1 }}", 13),
+        ("{{ inputs.list | map('string') | list }}", ["3", "1", "2"]),
+        ("{{ inputs.list | select('in', [1, 2]) | list }}", [1, 2]),
+        ("{{ inputs.nested.a | map(attribute='b') | list }}", [1]),
+        ("{{ inputs.nested.a | selectattr('b', 'equalto', 1) | list | length }}", 1),
+    ],
+)
+def test_values(source: Any, result: Any) -> None:
+    assert value(source) == result
+
+
+def test_nothing_is_evaluated_twice() -> None:
+    assert value("{{ inputs.evil }}") == "{{ 7*7 }}"
+    assert value("say {{ inputs.evil }}") == "say {{ 7*7 }}"
+    assert value("{{ inputs.user }}") == "[1]"
+    assert value(" {{ inputs.user }}") == "[1]"
+
+
+@given(st.text(max_size=200))
+@settings(max_examples=200, deadline=None)
+def test_any_text_that_comes_in_goes_through_unchanged(text: str) -> None:
+    assert value("{{ inputs.t }}", {"inputs": {"t": text}}) == text
+    assert value("<{{ inputs.t }}>", {"inputs": {"t": text}}) == f"<{text}>"
+
+
+@given(st.text(max_size=60))
+@settings(max_examples=300, deadline=None)
+def test_any_source_is_a_value_or_our_own_error(text: str) -> None:
+    for source in (text, "{{" + text + "}}"):
+        try:
+            value(source)
+        except ExpressionError as error:
+            assert len(str(error)) < 10_000
+
+
+_WORDS = st.sampled_from(
+    "inputs inputs.list inputs.text 1 -3 0 'x' [1] {'a':1} + - * ** / // % ( ) | , . [ ] : == in not is upper "
+    "list map select join replace round int sum dictsort sort float abs first tojson trim default items random "
+    "defined none string length unique max reject".split()
+)
+
+
+@given(st.lists(_WORDS, min_size=1, max_size=12))
+@settings(max_examples=600, deadline=None)
+def test_any_expression_is_a_value_or_our_own_error(words: list[str]) -> None:
+    try:
+        value("{{ " + " ".join(words) + " }}")
+    except ExpressionError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("source", "why"),
+    [
+        ("{{ inputs.missing }}", "missing"),
+        ("{{ inputs.missing.deeper }}", "missing"),
+        ("say {{ inputs.missing }}", "missing"),
+        ("{{ nobody }}", "nobody"),
+        ("{{ 1 / 0 }}", "division by zero"),
+        ("{{ inputs.text + 1 }}", ""),
+        ("{{ inputs.list[9] }}", ""),
+        ("{{ 5 | dictsort }}", ""),
+        ("{{ inputs.n | first }}", ""),
+        ("{{ inputs.list | sum(attribute='x') }}", ""),
+        ("{{ inputs.text | int(base='x') }}", ""),
+        ("{{ inputs.text | join(attribute=7) }}", ""),
+    ],
+)
+def test_what_cannot_be_evaluated_is_our_own_error(source: str, why: str) -> None:
+    template = Expressions().value(source)
+    with pytest.raises(ExpressionError, match=why or "."):
+        template(SCOPE)
+
+
+ESCAPES = [
+    "{{ ''.__class__ }}",
+    "{{ ''.__class__.__mro__ }}",
+    "{{ inputs.__class__ }}",
+    "{{ inputs['__class__'] }}",
+    "{{ inputs | attr('__class__') }}",
+    "{{ inputs | map(attribute='__class__') | list }}",
+    "{{ [inputs.text] | map(attribute='__class__') | list }}",
+    "{{ [inputs.text] | map('attr', '__class__') | list }}",
+    "{{ inputs.text.format(x=1) }}",
+    "{{ '{0.__class__}'.format(inputs) }}",
+    "{{ ('%s' * 2) % (1, 2) }}",
+    "{{ inputs.list.append(4) }}",
+    "{{ inputs.update({}) }}",
+    "{{ inputs.list.clear() }}",
+    "{{ self }}",
+    "{{ self._TemplateReference__context }}",
+    "{{ range(10) }}",
+    "{{ lipsum() }}",
+    "{{ cycler(1) }}",
+    "{{ namespace() }}",
+    "{{ dict(a=1) }}",
+    "{{ caller() }}",
+    "{{ loop }}",
+    "{% set x = 1 %}",
+    "{% for x in inputs.list %}{{ x }}{% endfor %}",
+    "{% include 'x' %}",
+    "{% import 'x' as y %}",
+    "{% macro a() %}{% endmacro %}",
+    "{{ 'a' ~ 'b' }}",
+    "{{ inputs.list | random }}",
+    "{{ inputs.text | pprint }}",
+    "{{ inputs.text | xmlattr }}",
+    "{{ 'x' | center(10 ** 9) }}",
+    "{{ 'x' | indent(10 ** 9) }}",
+    "{{ '%1000000000d' | format(1) }}",
+    "{{ inputs.text.zfill(10) }}",
+    "{{ inputs.text.ljust(1000000000) }}",
+    "{{ inputs.text.replace('l', 'x' * 1000000) }}",
+]
+
+
+@pytest.mark.parametrize("source", ESCAPES)
+def test_what_is_not_available(source: str) -> None:
+    with pytest.raises(ExpressionError):
+        template = Expressions().value(source)
+        assert template(SCOPE) is None  # the sandbox's last word is an error too; a value would be an escape
+    assert SCOPE["inputs"]["list"] == [3, 1, 2]
+
+
+BOMBS = [
+    "{{ 7 ** (7 ** 8) }}",
+    "{{ 2 ** 2 ** 2 ** 2 ** 2 ** 2 }}",
+    "{{ 'x' * 1000000000 }}",
+    "{{ 1000000000 * 'x' }}",
+    "{{ [1] * 1000000000 }}",
+    "{{ [[1] * 1000000] * 1000000 }}",
+    "{{ [['x' * 1000000] * 1000000] * 1000 }}",
+    "{{ ([['x' * 1000000] * 1000] * 1000) | string }}",
+    "{{ ([['x' * 1000000] * 1000] * 1000) | tojson }}",
+    "say {{ [['x' * 1000000] * 1000] * 1000 }}",
+    "{{ ([['x' * 100000] * 10] * 1000) | join(',') }}",
+    "{{ ('x' * 1000000) | replace('x', 'y' * 1000000) }}",
+    "{{ ('x' * 100000) | list | map('replace', 'x', 'y' * 100000) | list }}",
+    "{{ ('x' * 100000) | list | map('replace', 'x', 'y' * 100000) | join }}",
+    "{{ ('x' * 100000) | list | map('replace', 'x', 'y' * 100000) | map('upper') | last }}",
+    "{{ ('x' * 1000000) | list | join('y' * 1000) }}",
+    "{{ 1.5 | round(1000000000, 'ceil') }}",
+    "{{ 1.5 | round(-1000000000, 'floor') }}",
+    "{{ ('f' * 1000000) | int(base=16) // (('f' * 500000) | int(base=16)) }}",
+    "{{ ('f' * 1000000) | int(base=16) % (('f' * 500000) | int(base=16)) }}",
+    "{{ ('1' * 1000000) | int }}",
+    "{{ ('x' * 1000000) | list | select('in', ('y' * 1000000) | list) | list }}",
+    "{{ ('x' * 100000) | list | reject('in', 'y' * 1000000) | list }}",
+    "{{ (('x' * 1000000) | list) + (('x' * 1000000) | list) + (('x' * 1000000) | list) }}",
+    "{{ " + " + ".join(["'x' * 1000000"] * 20) + " }}",
+    "{{ [" + ", ".join(["'x' * 1000000"] * 200) + "] }}",
+    "".join(["{{ 'x' * 1000000 }}"] * 200),
+    "{{ " + "(" * 1000 + "1" + ")" * 1000 + " }}",
+    "{{ " + "[" * 1500 + "]" * 1500 + " }}",
+    "{{ " + "-" * 3000 + "1 }}",
+    "{{ " + "not " * 900 + "1 }}",
+    "{{ inputs.text | truncate(1000000000, true, 'x' * 1000000 * 1000) }}",
+    "{{ " + "1 + " * 900 + "1 }}" + "x" * 4096,
+    "{{ (('ab' * 500000) | list | unique | list) * 10000000 }}",
+    "{{ [1, 2, 3] | sum(start=[]) }}",
+    "{{ ('x' * 1000000) | list | map('int') | map('round', 1000000000, 'ceil') | list }}",
+    "{{ ('x' * 1000000) | list | map('list') | map('join', 'x' * 1000000) | list | length }}",
+]
+
+_BOUNDED = """
+import resource, sys, time
+limit = 700 * 1024 * 1024
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+from eventcore.kernel.errors import ExpressionError
+from eventcore.workflows.expressions import Expressions
+for line in sys.stdin:
+    source = eval(line)
+    began = time.perf_counter()
+    try:
+        result = Expressions().value(source)({"inputs": {"text": "x"}})
+        size = len(repr(result)) if not isinstance(result, (str, list)) else len(result)
+        said = f"value of size {size}"
+    except ExpressionError as error:
+        said = "refused"
+    except BaseException as error:
+        said = f"broke: {type(error).__name__}"
+    print(f"{time.perf_counter() - began:.2f} {said}", flush=True)
+"""
+
+
+def test_bombs_are_bounded_in_time_and_memory() -> None:
+    """In a process with 700 MB of address space, so that a bomb that goes off ends that process and not this one."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _BOUNDED], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as child:
+        assert child.stdin
+        assert child.stdout
+        try:
+            for bomb in BOMBS:
+                child.stdin.write(f"{bomb!r}\n")
+                child.stdin.flush()
+                began = time.monotonic()
+                answer = child.stdout.readline().split(maxsplit=1)
+                assert answer, f"{bomb[:80]} ended the process after {time.monotonic() - began:.1f} s"
+                assert float(answer[0]) < 2.0, (bomb[:80], answer)
+                assert not answer[1].startswith("broke"), (bomb[:80], answer)
+                if answer[1].startswith("value"):
+                    assert int(answer[1].split()[-1]) <= MAX_SIZE, (bomb[:80], answer)
+        finally:
+            child.kill()
+    assert resource.RLIMIT_AS
+
+
+def test_a_template_is_at_most_four_kib() -> None:
+    Expressions().compile("x" * MAX_TEMPLATE)
+    with pytest.raises(ExpressionError, match="longer than 4,096"):
+        Expressions().compile("x" * (MAX_TEMPLATE + 1))
+
+
+def test_names_are_checked_when_it_is_compiled() -> None:
+    with pytest.raises(ExpressionError, match="'evnt' is not available here; did you mean 'event'"):
+        Expressions().compile("{{ evnt.data }}", frozenset({"event"}))

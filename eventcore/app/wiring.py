@@ -65,9 +65,10 @@ async def open_engine(options: Options, stack: AsyncExitStack) -> Engine:
     home = Home.at(options.home, environ) if options.home is not None else None
     settings = options.settings or (read_settings(home.settings) if home else Settings.defaults())
     lock = _own(home, options, stack)
-    store = _store(options, settings, home)
+    metrics: Metrics = options.metrics or PrometheusMetrics()
+    store = _store(options, settings, home, metrics)
     await store.start(stack)
-    engine = await _assemble(options, settings, store, home, stack)
+    engine = await _assemble(options, settings, store, home, stack, metrics)
     await _fill(engine, home)
     if options.quiet:
         return engine
@@ -84,15 +85,15 @@ def _own(home: Home | None, options: Options, stack: AsyncExitStack) -> OwnerLoc
     return stack.enter_context(OwnerLock(home.lock, options.clock))
 
 
-def _store(options: Options, settings: Settings, home: Home | None) -> Store:
+def _store(options: Options, settings: Settings, home: Home | None, metrics: Metrics) -> Store:
     chosen = options.store if options.store is not None else settings.store.url
     if isinstance(chosen, Store):
         return chosen
     if chosen is None and home is not None:
-        return SqliteStore(home.database, faults=options.faults)
+        return SqliteStore(home.database, faults=options.faults, metrics=metrics)
     if chosen is None or chosen.startswith("memory:"):
         return MemoryStore(options.faults)
-    return SqliteStore(sqlite_path(chosen, home.root if home else None), faults=options.faults)
+    return SqliteStore(sqlite_path(chosen, home.root if home else None), faults=options.faults, metrics=metrics)
 
 
 def _owns_its_store(options: Options, settings: Settings, lock: OwnerLock | None) -> bool:
@@ -109,13 +110,12 @@ def _secrets(options: Options, settings: Settings, home: Home | None) -> Secrets
 
 
 async def _assemble(
-    options: Options, settings: Settings, store: Store, home: Home | None, stack: AsyncExitStack
+    options: Options, settings: Settings, store: Store, home: Home | None, stack: AsyncExitStack, metrics: Metrics
 ) -> Engine:
     clock, faults, randomness = options.clock, options.faults, options.randomness
     tenant = options.tenant or settings.engine.tenant
     ids = UUID7(clock, randomness)
     owner = ids.new()
-    metrics: Metrics = options.metrics or PrometheusMetrics()
 
     tasks = await stack.enter_async_context(anyio.create_task_group())
     stack.callback(tasks.cancel_scope.cancel)
@@ -129,6 +129,7 @@ async def _assemble(
     launcher = Launcher(definitions, scribe, ids, clock, owner=owner, lease=LEASE, key_window=window)
     bus.contributors.append(launcher)
 
+    secrets = _secrets(options, settings, home)
     supervisor = Supervisor(clock=clock)
     await supervisor.start(stack)
     registry = PluginRegistry()
@@ -150,6 +151,7 @@ async def _assemble(
         starter=launcher,
         timeout=settings.plugins.timeout,
         settings=settings.plugins.settings,
+        secrets=secrets,
     )
     workflows = Workflows(
         registry=definitions,
@@ -214,7 +216,7 @@ async def _assemble(
         store=store,
         clock=clock,
         metrics=metrics,
-        secrets=_secrets(options, settings, home),
+        secrets=secrets,
         bus=bus,
         history=History(store, clock, bus.context),
         hooks=hooks,
@@ -269,7 +271,7 @@ def _define_workflows(engine: Engine, home: Home | None, catalogue: Path, chosen
 
 def _load_hooks(engine: Engine, home: Home | None, catalogue: Path, chosen: HookSettings) -> None:
     for slug_, path, _ in _items(home.hooks if home else None, catalogue / "hooks", (".py",), chosen):
-        loaded = engine.hook_files.load(slug_, path)
+        loaded = engine.hook_files.load(slug_, path, policy=slug_ in chosen.policy)
         if loaded.error:
             engine.problems.append(f"{path}: {loaded.error}")
             log.error("hook file %s is not usable: %s", path, loaded.error)

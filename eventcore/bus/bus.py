@@ -245,7 +245,6 @@ class Bus:
                 f"only the host emits {name}", hint="hook events come from hook calls; use a name of your own"
             )
         checked = self.types.check(name, data)
-        self._metrics.count("eventcore_emits_total", type=name)
         return self.build(
             name,
             checked,
@@ -318,6 +317,7 @@ class Bus:
             if not isinstance(conflict.guard, KeyAbsent) or event.idempotency_key is None:
                 raise
             return await self._first_receipt(event, event.idempotency_key)
+        self._metrics.count("eventcore_emits_total", type=event.type)
         return Receipt(event.id, event.position)
 
     def _key(self, event: Event, key: str) -> Key:
@@ -488,6 +488,7 @@ class Bus:
 
     def _on_outcome(self, subscription: Subscription, event: Event, outcome: Outcome) -> None:
         self._metrics.count("eventcore_deliveries_total", subscription=subscription.name, outcome=outcome.status)
+        self._metrics.gauge("eventcore_subscription_backlog", subscription.backlog, subscription=subscription.name)
         self._dispatch.settled(event, outcome)
         if outcome.status == "skipped":
             self._note_overflow(subscription, event)

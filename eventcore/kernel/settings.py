@@ -19,7 +19,7 @@ from eventcore.kernel.names import slug, workflow_slug
 
 T = TypeVar("T")
 
-_STORE_SCHEMES = ("sqlite", "memory", "postgresql")
+_STORE_SCHEMES = ("sqlite", "memory")
 
 
 def _plugin_slug(name: str) -> str:
@@ -42,7 +42,7 @@ def _store_url(url: str) -> str:
     scheme, separator, _ = url.partition(":")
     if not separator or scheme not in _STORE_SCHEMES:
         # The URL itself is not repeated: it may hold a password.
-        raise ValueError("should begin with sqlite:///, memory: or postgresql://")
+        raise ValueError("should be memory: or begin with sqlite:///")
     return url
 
 
@@ -137,7 +137,10 @@ class PluginSettings(Section):
     )
     settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
         default_factory=dict,
-        description="Settings of a plugin, checked against its own schema. Tables by slug.",
+        description=(
+            "Settings of a plugin, checked against its config_schema. Tables by slug; a value "
+            '{secret = "NAME"} is looked up among the secrets.'
+        ),
         examples=[{"hello-world": {"greeting": "Hi"}}],
     )
 
@@ -155,6 +158,11 @@ class HookSettings(Section):
     )
     disabled: PluginSlugs = Field(
         default=(), description="Hook files that never run, whatever else says so. List of slugs."
+    )
+    policy: PluginSlugs = Field(
+        default=(),
+        description="Hook files of the policy tier: their gates come first, and one that fails denies. List of slugs.",
+        examples=[["secret-leak-gate"]],
     )
 
 

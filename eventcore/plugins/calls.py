@@ -6,6 +6,7 @@ Implements the port `Invoker`, through which workflows call the same intents in 
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,11 +16,18 @@ from eventcore.bus.bus import Bus
 from eventcore.bus.calling import as_async
 from eventcore.bus.current import serving
 from eventcore.kernel.context import CallContext, Cause
-from eventcore.kernel.errors import AccessDenied, EventCoreError, PluginFailed, PluginTimeout, UnknownIntent
+from eventcore.kernel.errors import (
+    AccessDenied,
+    EventCoreError,
+    InvalidInput,
+    PluginFailed,
+    PluginTimeout,
+    UnknownIntent,
+)
 from eventcore.kernel.event import MAX_PAYLOAD
 from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
-from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, WorkflowStarter
+from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, Secrets, WorkflowStarter
 from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
 from eventcore.plugins.host_api import HostServices
@@ -50,10 +58,12 @@ class Calls:
         starter: WorkflowStarter,
         timeout: float,
         settings: Mapping[str, Mapping[str, Any]],
+        secrets: Secrets,
     ) -> None:
         self._registry, self._supervisor, self._services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
-        self._timeout, self._settings = timeout, settings
+        self._timeout, self._settings, self._secrets = timeout, settings, secrets
+        self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
     # -- Invoker -----------------------------------------------------------------------------------------------------
@@ -262,18 +272,58 @@ class Calls:
     # -- workers -----------------------------------------------------------------------------------------------------
 
     def spec(self, record: PluginRecord, tenant: str) -> WorkerSpec:
-        """What the plugin's worker is started with."""
-        manifest = record.described()
-        return WorkerSpec(
-            slug=record.slug,
-            dir=record.path,
-            module=manifest.entry_file,
-            entry_point=manifest.entry_point,
-            class_name=manifest.class_name,
-            config=config_of(record, self._settings.get(record.slug, {})),
-            tenant=tenant,
-            version=record.content_hash or "",
-        )
+        """What the plugin's worker is started with; made once for each version of its code.
+
+        Raises:
+            InvalidInput: its settings are not right.
+        """
+        key = (tenant, record.slug)
+        found = self._specs.get(key)
+        if found is None or found.version != (record.content_hash or ""):
+            manifest = record.described()
+            found = self._specs[key] = WorkerSpec(
+                slug=record.slug,
+                dir=record.path,
+                module=manifest.entry_file,
+                entry_point=manifest.entry_point,
+                class_name=manifest.class_name,
+                config=self.config(record),
+                tenant=tenant,
+                version=record.content_hash or "",
+            )
+        return found
+
+    def forget(self, record: PluginRecord) -> None:
+        """Read the plugin's settings and secrets again at the next start of its worker."""
+        self._specs = {key: spec for key, spec in self._specs.items() if key[1] != record.slug}
+
+    def config(self, record: PluginRecord) -> dict[str, Any]:
+        """The plugin's settings: its schema's defaults, then what the operator set, with secrets looked up.
+
+        Raises:
+            InvalidInput: a secret is not there, or the settings do not fit the schema.
+        """
+        slug, schema = record.slug, record.described().config_schema or {}
+        rules = {key: rule for key, rule in schema.get("properties", {}).items() if isinstance(rule, dict)}
+        config = {key: rule["default"] for key, rule in rules.items() if "default" in rule}
+        for key, value in self._settings.get(slug, {}).items():
+            config[key] = self._secret(slug, key, value["secret"]) if _names_secret(value) else value
+        if wrong := Schema(schema).wrong(config):
+            raise InvalidInput(
+                f"the settings of {slug} are not right: {'; '.join(wrong)}",
+                hint=f"set them under [plugins.settings.{slug}] in eventcore.toml",
+            )
+        return config
+
+    def _secret(self, slug: str, key: str, name: str) -> str:
+        value = self._secrets.get(name)
+        if value is None:
+            variable = re.sub(r"[^A-Z0-9]", "_", f"EVENTCORE_SECRET_{name.upper()}")
+            raise InvalidInput(
+                f"the setting {key} of {slug} names the secret {name!r}, which is not there",
+                hint=f"set {variable}, or put it into the file that [secrets] names",
+            )
+        return value
 
     def time_limit(self, record: PluginRecord) -> float:
         """Seconds that one call of the plugin may take: its manifest's limit, else the settings'."""
@@ -310,14 +360,8 @@ class Calls:
         done.guards = (*done.guards, *guards)
 
 
-def config_of(record: PluginRecord, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The plugin's settings: the schema's defaults, then what the operator set."""
-    schema = record.described().config_schema or {}
-    properties = schema.get("properties", {})
-    defaults = {
-        key: rule["default"] for key, rule in properties.items() if isinstance(rule, dict) and "default" in rule
-    }
-    return {**defaults, **given}
+def _names_secret(value: Any) -> bool:
+    return isinstance(value, dict) and value.keys() == {"secret"} and isinstance(value["secret"], str)
 
 
 def _provider(target: HostIntent | PluginRecord) -> str:

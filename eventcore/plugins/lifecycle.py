@@ -157,6 +157,8 @@ class Lifecycle:
     async def _register(self, record: PluginRecord) -> None:
         """Claim intents, load the code if it was not loaded in this version, and connect hooks, events and commands."""
         manifest = record.described()
+        self._calls.forget(record)
+        self._calls.spec(record, self._tenant)  # its settings have to be right before anything else is
         self._registry.claim(record)
         try:
             if record.registered is None:

@@ -16,9 +16,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from eventcore.kernel.documents import Document, dotted, parse
 from eventcore.kernel.errors import InvalidDefinition, InvalidName, Problem
 from eventcore.kernel.json import encode
-from eventcore.kernel.names import canonical_pattern, did_you_mean, event_type, workflow_slug
+from eventcore.kernel.names import (
+    CORE_EVENTS,
+    canonical_pattern,
+    did_you_mean,
+    event_type,
+    is_hook_event,
+    workflow_slug,
+)
 
 MAX_STEPS = 1000
+_MAX_DURATION = 100 * 366 * 86400
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _STEP_ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
 STEP_KINDS = ("plugin", "emit", "sleep")
@@ -33,12 +41,18 @@ def seconds(value: Any) -> float:
     if isinstance(value, int | float) and not isinstance(value, bool):
         if value < 0:
             raise ValueError("a duration cannot be negative")
-        return float(value)
+        return _bounded(float(value), value)
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if not match or not any(match.groups()):
         raise ValueError(f"{value!r} is no duration; write seconds, or 500ms, 30s, 1h30m, 2d")
     days, hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
-    return days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000
+    return _bounded(days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000, value)
+
+
+def _bounded(found: float, written: Any) -> float:
+    if not found <= _MAX_DURATION:  # NaN is not, either
+        raise ValueError(f"{written!r:.40} is no duration; the longest is {_MAX_DURATION // 86400:,} days")
+    return found
 
 
 Duration = Annotated[float, BeforeValidator(seconds)]
@@ -187,10 +201,18 @@ def _check_names(workflow: Workflow, place: Source) -> list[Problem]:
     check(workflow_slug, workflow.slug, ("slug",))
     for index, trigger in enumerate(workflow.triggers):
         check(canonical_pattern, trigger.event, ("triggers", index, "event"))
+        if trigger.id is not None and trigger.id in [one.id for one in workflow.triggers[:index]]:
+            problems.append(place.problem(("triggers", index, "id"), f"there is a trigger {trigger.id!r} already"))
     for index, step in enumerate(workflow.steps):
         if step.emit is not None:
-            check(event_type, step.emit, ("steps", index, "emit"))
+            check(_own_event, step.emit, ("steps", index, "emit"))
     return problems
+
+
+def _own_event(name: str) -> None:
+    stored = event_type(name)
+    if stored in CORE_EVENTS or is_hook_event(stored):
+        raise InvalidName(f"only the host emits {stored}", hint="use a name of your own")
 
 
 def _check_steps(workflow: Workflow, place: Source) -> list[Problem]:

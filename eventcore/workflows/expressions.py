@@ -5,28 +5,42 @@ evaluated twice: user text that looks like a template or a list stays text.
 
 Jinja's sandbox keeps code out but does not bound cost: `7**(7**8)` or `"x" * 10**9` would run for hours or fill
 memory. So a template may hold expressions only (no statements), from an allow-list of node kinds, filters and methods;
-operators that can amplify are checked before they allocate; and the text of a template is at most 4 KiB. What is left
-takes time in proportion to the text and the data.
+the text of a template is at most 4 KiB; and operators, filters and tests that can amplify draw on one budget for the
+whole evaluation, before they allocate. What is left takes time in proportion to the text and the data.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, Undefined, UndefinedError, nodes
-from jinja2.exceptions import SecurityError, TemplateError
+from jinja2 import (
+    StrictUndefined,
+    TemplateSyntaxError,
+    Undefined,
+    UndefinedError,
+    nodes,
+    pass_context,
+    pass_environment,
+)
+from jinja2.exceptions import SecurityError
+from jinja2.filters import FILTERS
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from eventcore.kernel.errors import ExpressionError
+from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
 
 MAX_TEMPLATE = 4096
+#: The largest result, in characters and list items, nested ones included.
 MAX_SIZE = 1 << 20
+#: How many characters and list items one evaluation may make, or look through again and again.
+_BUDGET = 4 * MAX_SIZE
 _MAX_BITS = 4096
+_MAX_DIGITS = 1000
 
 _SINGLE = re.compile(r"\s*\{\{(?P<body>.*)\}\}\s*", re.DOTALL)
 
@@ -61,9 +75,22 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=StrictUndefined, autoescape=False, cache_size=0)
         self.globals.clear()
-        self.filters = {name: call for name, call in self.filters.items() if name in _FILTERS}
-        self.filters["replace"] = _replace
-        self.filters["join"] = _join
+        bounded = {"replace": _replace, "join": _join, "map": _map, "sum": _sum, "int": _int, "round": _round}
+        bounded |= {"tojson": _tojson, "trim": _trim}
+        self.filters = {name: call for name, call in self.filters.items() if name in _FILTERS} | bounded
+        self.tests["in"] = _in
+        self.budget = _BUDGET
+
+    def charge(self, amount: int) -> None:
+        """Draw on the evaluation's budget; raises SecurityError when it is used up."""
+        self.budget -= amount
+        if self.budget < 0:
+            raise SecurityError(f"it would make or look through more than {_BUDGET:,} characters and list items")
+
+    def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
+        if getattr(obj, "__name__", "") in ("strip", "lstrip", "rstrip"):
+            _check_trimmed(*args)
+        return super().call(context, obj, *args, **kwargs)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
         return any(isinstance(obj, kind) and attr in names for kind, names in _METHODS.items())
@@ -76,31 +103,50 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
-            _check_add(left, right)
+            self.charge(_size(left) + _size(right))
         elif operator == "*":
-            _check_multiply(left, right)
+            self._charge_multiply(left, right)
         elif operator == "**":
             _check_power(left, right)
         elif isinstance(left, str):
             raise SecurityError("% on text is not available; put the parts side by side instead")
         return super().call_binop(context, operator, left, right)
 
+    def _charge_multiply(self, left: Any, right: Any) -> None:
+        for one, other in ((left, right), (right, left)):
+            if isinstance(one, str | list | tuple) and isinstance(other, int):
+                self.charge(_size(one) * max(0, other))
+        if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > _MAX_BITS:
+            raise SecurityError(f"the result would have more than {_MAX_BITS} bits")
+
 
 def _size(value: Any) -> int:
-    return len(value) if isinstance(value, str | list | tuple) else 0
+    """Characters and list items in it, nested ones as often as they are there; no more than it takes to be too much."""
+    total, stack = 0, [value]
+    while stack and total <= _BUDGET:
+        one = stack.pop()
+        if isinstance(one, str):
+            total += len(one)
+        elif isinstance(one, list | tuple | dict):
+            total += len(one)
+            if total <= _BUDGET:
+                stack.extend(one.values() if isinstance(one, dict) else one)
+    return total
 
 
-def _check_add(left: Any, right: Any) -> None:
-    if _size(left) + _size(right) > MAX_SIZE:
-        raise SecurityError(f"the result would be larger than {MAX_SIZE:,}")
-
-
-def _check_multiply(left: Any, right: Any) -> None:
-    for one, other in ((left, right), (right, left)):
-        if isinstance(one, str | list | tuple) and isinstance(other, int) and len(one) * other > MAX_SIZE:
-            raise SecurityError(f"the result would be larger than {MAX_SIZE:,}")
-    if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > _MAX_BITS:
-        raise SecurityError(f"the result would have more than {_MAX_BITS} bits")
+def _check_json(value: Any) -> None:
+    """Raises SecurityError unless the value is plain JSON of at most MAX_SIZE."""
+    stack = [value]
+    if _size(value) > MAX_SIZE:
+        raise SecurityError(f"the result is larger than {MAX_SIZE:,}")
+    while stack:
+        one = stack.pop()
+        if isinstance(one, list | tuple | dict):
+            stack.extend(one.values() if isinstance(one, dict) else one)
+        elif isinstance(one, Undefined):
+            raise SecurityError("the result holds a value that is not defined")
+        elif not isinstance(one, str | int | float | None):
+            raise SecurityError(f"the result holds a {type(one).__name__}; end with `| list` to get a list")
 
 
 def _check_power(left: Any, right: Any) -> None:
@@ -108,19 +154,76 @@ def _check_power(left: Any, right: Any) -> None:
         raise SecurityError(f"the result would have more than {_MAX_BITS} bits")
 
 
-def _replace(text: str, old: str, new: str, count: int = -1) -> str:
+# -- filters and tests that could amplify ------------------------------------------------------------------------------
+
+
+@pass_environment
+def _replace(environment: _Environment, text: str, old: str, new: str, count: int = -1) -> str:
     text, old, new = str(text), str(old), str(new)
     times = text.count(old) if count < 0 else min(count, text.count(old))
-    if len(text) + times * len(new) > MAX_SIZE:
-        raise SecurityError(f"the result would be larger than {MAX_SIZE:,}")
+    environment.charge(len(text) + times * len(new))
     return text.replace(old, new, count)
 
 
-def _join(items: Any, separator: str = "", attribute: str | None = None) -> str:
-    parts = [str(item.get(attribute) if attribute and isinstance(item, dict) else item) for item in items]
-    if sum(map(len, parts)) + len(separator) * len(parts) > MAX_SIZE:
-        raise SecurityError(f"the result would be larger than {MAX_SIZE:,}")
+@pass_environment
+def _join(environment: _Environment, items: Any, separator: str = "", attribute: str | None = None) -> str:
+    parts: list[str] = []
+    for item in items:
+        part = item.get(attribute) if attribute and isinstance(item, dict) else item
+        environment.charge(_size(part) + len(separator) + 1)
+        parts.append(str(part))
     return separator.join(parts)
+
+
+@pass_context
+def _map(context: Context, items: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+    environment = cast(_Environment, context.environment)
+    for item in FILTERS["map"](context, items, *args, **kwargs):
+        environment.charge(_size(item) + 1)
+        yield item
+
+
+def _sum(items: Any, attribute: str | int | None = None, start: float = 0) -> Any:
+    numbers = [item[attribute] if attribute is not None else item for item in items]
+    for number in (start, *numbers):
+        if not isinstance(number, int | float):
+            raise SecurityError(f"sum adds numbers, not a {type(number).__name__}")
+    return sum(numbers, start)
+
+
+def _int(value: Any, default: int = 0, base: int = 10) -> Any:
+    if isinstance(value, str) and len(value) > _MAX_DIGITS:
+        raise SecurityError(f"a number of more than {_MAX_DIGITS:,} digits")
+    return FILTERS["int"](value, default, base)
+
+
+def _round(value: float, precision: int = 0, method: Any = "common") -> Any:
+    if abs(precision) > 100:
+        raise SecurityError("round works with a precision of at most 100")
+    return FILTERS["round"](value, precision, method)
+
+
+def _tojson(value: Any) -> str:
+    # Jinja's own gives `Markup`, which escapes whatever text it is put together with.
+    _check_json(value)
+    return encode(value).decode()
+
+
+def _trim(text: Any, chars: str | None = None) -> str:
+    _check_trimmed(chars)
+    return str(text).strip(chars)
+
+
+def _check_trimmed(chars: str | None = None) -> None:
+    # Python looks through `chars` for every character that it takes away.
+    if chars is not None and len(chars) > 100:
+        raise SecurityError("at most 100 characters can be trimmed")
+
+
+@pass_environment
+def _in(environment: _Environment, value: Any, container: Any) -> bool:
+    environment.charge(_size(container))
+    return value in container
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,12 +246,11 @@ class Template:
             value = self._evaluate(scope)
             if isinstance(value, Undefined):
                 str(value)  # StrictUndefined raises its own message
+            _check_json(value)
         except UndefinedError as error:
             raise ExpressionError(f"{self.source!r}: {error.message}") from None
-        except (TemplateError, ArithmeticError, TypeError, ValueError, LookupError, RecursionError) as error:
-            raise ExpressionError(f"{self.source!r}: {error}") from None
-        if _size(value) > MAX_SIZE:
-            raise ExpressionError(f"{self.source!r}: the result is larger than {MAX_SIZE:,}")
+        except Exception as error:  # noqa: BLE001 - filters meet values of any kind, and raise whatever that leads to
+            raise ExpressionError(f"{self.source!r}: {error or type(error).__name__}") from None
         return value
 
 
@@ -171,9 +273,16 @@ class Expressions:
         if len(source) > MAX_TEMPLATE:
             raise ExpressionError(f"the template is longer than {MAX_TEMPLATE:,} characters")
         try:
-            tree = self._environment.parse(source)
+            return self._compile(source, known)
         except TemplateSyntaxError as error:
             raise ExpressionError(f"{source!r}: {error.message}") from None
+        except ExpressionError:
+            raise
+        except Exception as error:  # noqa: BLE001 - too deeply nested for the parser, for Jinja or for Python
+            raise ExpressionError(f"{source!r:.200}: cannot be compiled: {error or type(error).__name__}") from None
+
+    def _compile(self, source: str, known: frozenset[str] | None) -> Template:
+        tree = self._environment.parse(source)
         _check(tree, source)
         reads = _reads(tree)
         if known is not None and (strange := sorted({name for name, _ in reads} - known)):
@@ -185,9 +294,15 @@ class Expressions:
         # Two expressions side by side also match the outer braces; the parsed tree tells them apart.
         if single and len(tree.body) == 1 and len(_parts(tree)) == 1:
             expression = self._environment.compile_expression(single["body"].strip(), undefined_to_none=False)
-            return Template(source, True, reads, lambda scope: expression(scope))
-        render = self._environment.from_string(source).render
-        return Template(source, False, reads, lambda scope: render(scope))
+            return Template(source, True, reads, self._on_budget(expression))
+        return Template(source, False, reads, self._on_budget(self._environment.from_string(source).render))
+
+    def _on_budget(self, evaluate: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
+        def call(scope: Mapping[str, Any]) -> Any:
+            self._environment.budget = _BUDGET  # nothing waits during an evaluation, so one budget serves all
+            return evaluate(scope)
+
+        return call
 
     def value(
         self, source: Any, known: frozenset[str] | None = None, found: list[Template] | None = None

@@ -296,8 +296,9 @@ class Runner:
             with limit:
                 done = await self._invoker.invoke(call.intent, call.params, active.context(call.path), metadata)
             output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
-        except TimeoutError:
-            return self._broke(call, PluginTimeout(f"{call.intent} ran over the step's {call.timeout:g} s"))
+        except TimeoutError as error:
+            over = None if call.timeout is None else PluginTimeout(f"{call.intent} ran over the step's {call.timeout:g} s")
+            return self._broke(call, over or error)
         except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's
             return self._broke(call, error)
         self._faults.reach("step.after_call")

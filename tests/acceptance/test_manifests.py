@@ -121,3 +121,22 @@ def test_both_styles_get_context_and_must_return_json(home: HomeFolder) -> None:
     [error] = home.json("events", "list", "--type", "plugin_error")
     assert error["data"]["plugin"] == "odd"
     assert "JSON" in json.dumps(error["data"])
+
+
+CONFIGURED = 'def run(params, ctx):\n    return dict(ctx.config)'
+
+
+def test_settings_have_defaults_secrets_and_a_schema(home: HomeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    schema = {"type": "object", "properties": {"api_key": {"type": "string"}, "limit": {"type": "integer", "default": 7}}}
+    home.plugin("configured", CONFIGURED, config_schema={**schema, "required": ["api_key"]})
+    missing = home.run("plugins", "enable", "configured")
+    assert missing.returncode != 0
+    assert "api_key" in missing.stderr
+    assert "[plugins.settings.configured]" in missing.stderr
+
+    home.settings('[plugins.settings.configured]\napi_key = {secret = "demo-key"}\n')
+    unset = home.run("plugins", "enable", "configured")
+    assert "EVENTCORE_SECRET_DEMO" in unset.stderr
+    monkeypatch.setenv("EVENTCORE_SECRET_DEMO_KEY", "s3cret-value")
+    assert home.run("plugins", "enable", "configured").returncode == 0
+    assert home.json("run", "configured")["result"] == {"api_key": "s3cret-value", "limit": 7}

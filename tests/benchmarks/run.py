@@ -32,7 +32,8 @@ def measured(name: str, attempts: int, figures: dict[str, tuple[Callable[[], lis
         try:
             lines = measure()
         except NotMeasured as why:
-            if results:  # some other attempt has an answer
+            print(f"{name} could not be measured: {why}", file=sys.stderr)
+            if results:  # another attempt has an answer
                 break
             return [Result([Line(line.name, line.unit, limit=line.limit, problem=str(why))]) for line in absent]
         for line in lines:

@@ -82,7 +82,11 @@ WRONG: dict[str, tuple[str, int, str]] = {
         r"retry\.attempts: .*greater than or equal to 1",
     ),
     "bad backoff": ("slug: w\nsteps:\n  - id: a\n    plugin: x\n    retry: {backoff: often}\n", 5, "'constant' or"),
-    "core event": ("slug: w\nsteps:\n  - id: a\n    emit: workflow_started\n", 4, "only the host emits workflow_started"),
+    "core event": (
+        "slug: w\nsteps:\n  - id: a\n    emit: workflow_started\n",
+        4,
+        "only the host emits workflow_started",
+    ),
     "core event, dotted": ("slug: w\nsteps:\n  - id: a\n    emit: step.failed\n", 4, "only the host emits step_failed"),
     "hook event": ("slug: w\nsteps:\n  - id: a\n    emit: on_message\n", 4, "only the host emits on_message"),
     "bad event": ("slug: w\nsteps:\n  - id: a\n    emit: Bad Name\n", 4, "'Bad Name' is not an event type"),
@@ -96,7 +100,11 @@ WRONG: dict[str, tuple[str, int, str]] = {
         5,
         r"steps\[0\]\.with: ",
     ),
-    "statement": ("slug: w\nsteps:\n  - id: a\n    plugin: x\n    with: '{% for i in x %}{% endfor %}'\n", 5, "expressions"),
+    "statement": (
+        "slug: w\nsteps:\n  - id: a\n    plugin: x\n    with: '{% for i in x %}{% endfor %}'\n",
+        5,
+        "expressions",
+    ),
     "unknown name": (
         "slug: w\nsteps:\n  - id: a\n    plugin: x\n    with: '{{ input.text }}'\n",
         5,
@@ -112,7 +120,11 @@ WRONG: dict[str, tuple[str, int, str]] = {
         4,
         "outputs: .*there is no step 'b'",
     ),
-    "unknown filter": ("slug: w\nsteps:\n  - {id: a, emit: x}\noutputs: '{{ inputs|uper }}'\n", 4, "did you mean 'upper'"),
+    "unknown filter": (
+        "slug: w\nsteps:\n  - {id: a, emit: x}\noutputs: '{{ inputs|uper }}'\n",
+        4,
+        "did you mean 'upper'",
+    ),
     "steps in a trigger": (
         "slug: w\ntriggers:\n  - event: x\n    if: steps.a.output\nsteps:\n  - {id: a, emit: x}\n",
         4,

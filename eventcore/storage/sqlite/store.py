@@ -16,7 +16,7 @@ from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.errors import StoreClosed, StoreError
 from eventcore.kernel.event import Event
 from eventcore.kernel.faults import NoFaults
-from eventcore.kernel.ports import Clock, CommitListener, Faults, Store
+from eventcore.kernel.ports import Clock, CommitListener, Faults, Metrics, Store
 from eventcore.kernel.records import (
     Audit,
     Batch,
@@ -75,8 +75,10 @@ class SqliteStore(Store):
         group_limit: int = 500,
         busy_timeout: float = 5.0,
         clock: Clock | None = None,
+        metrics: Metrics | None = None,
     ) -> None:
         self.path = Path(path)
+        self._metrics = metrics
         self._faults = faults or NoFaults()
         self._reader_count = max(1, readers)
         self._group_limit = max(1, group_limit)
@@ -126,7 +128,7 @@ class SqliteStore(Store):
             finally:
                 self._readers, opened = [], self._readers
             self._readers = opened
-            self._writer = Writer(connection, self.path, self._watchers, self._faults, self._group_limit)
+            self._writer = Writer(connection, self.path, self._watchers, self._faults, self._group_limit, self._metrics)
             undo.pop_all()
 
     def _check_place(self) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from eventcore.kernel.errors import Conflict, StoreClosed
 from eventcore.kernel.event import after
-from eventcore.kernel.ports import Faults
+from eventcore.kernel.ports import Faults, Metrics
 from eventcore.kernel.records import Batch, Guard, JournalEntry
 from eventcore.storage.sqlite.connection import Connection
 from eventcore.storage.sqlite.errors import explain
@@ -37,13 +37,20 @@ class Writer:
     """The one task that writes."""
 
     def __init__(
-        self, connection: Connection, path: Path, watchers: Watchers, faults: Faults, group_limit: int
+        self,
+        connection: Connection,
+        path: Path,
+        watchers: Watchers,
+        faults: Faults,
+        group_limit: int,
+        metrics: Metrics | None,
     ) -> None:
         self._connection = connection
         self._path = path
         self._watchers = watchers
         self._faults = faults
         self._group_limit = group_limit
+        self._metrics = metrics
         self._jobs: deque[_Job] = deque()
         self._room = asyncio.Event()
         self._wake = asyncio.Event()
@@ -105,10 +112,15 @@ class Writer:
 
     async def _write(self, jobs: list[_Job]) -> list[Outcome]:
         work = [(job.batch, job.guards) for job in jobs]
+        began = self._loop.time()
         try:
-            return await self._connection.run(write_group, work, self._faults)
+            outcomes = await self._connection.run(write_group, work, self._faults)
         except Exception as error:  # noqa: BLE001 - whatever it was, the group's committers learn of it and work goes on
             return [error] * len(jobs)
+        if self._metrics is not None:
+            self._metrics.observe("eventcore_commit_group_size", len(jobs))
+            self._metrics.observe("eventcore_commit_seconds", self._loop.time() - began)
+        return outcomes
 
     def _settle(self, jobs: list[_Job], outcomes: list[Outcome]) -> None:
         """Tell committers and listeners, in order."""

@@ -38,7 +38,7 @@ MAX_TEMPLATE = 4096
 #: The largest result, in characters and list items, nested ones included.
 MAX_SIZE = 1 << 20
 #: How many characters and list items one evaluation may make, or look through again and again.
-_BUDGET = 4 * MAX_SIZE
+_BUDGET = 2 * MAX_SIZE
 _MAX_BITS = 4096
 _MAX_DIGITS = 1000
 
@@ -120,17 +120,25 @@ class _Environment(ImmutableSandboxedEnvironment):
             raise SecurityError(f"the result would have more than {_MAX_BITS} bits")
 
 
+_NESTED = frozenset({list, tuple, dict})
+
+
 def _size(value: Any) -> int:
     """Characters and list items in it, nested ones as often as they are there; no more than it takes to be too much."""
-    total, stack = 0, [value]
+    if isinstance(value, str):
+        return len(value)
+    total, stack = 0, [value] if isinstance(value, list | tuple | dict) else []
     while stack and total <= _BUDGET:
         one = stack.pop()
-        if isinstance(one, str):
-            total += len(one)
-        elif isinstance(one, list | tuple | dict):
-            total += len(one)
-            if total <= _BUDGET:
-                stack.extend(one.values() if isinstance(one, dict) else one)
+        total += len(one)
+        if total > _BUDGET:
+            break
+        for item in one.values() if isinstance(one, dict) else one:
+            kind = type(item)  # plain JSON has no subclasses, and this runs a million times for the largest values
+            if kind is str:
+                total += len(item)
+            elif kind in _NESTED:
+                stack.append(item)
     return total
 
 
@@ -222,7 +230,7 @@ def _check_trimmed(chars: str | None = None) -> None:
 
 @pass_environment
 def _in(environment: _Environment, value: Any, container: Any) -> bool:
-    environment.charge(_size(container))
+    environment.charge(len(container))
     return value in container
 
 
@@ -250,7 +258,7 @@ class Template:
         except UndefinedError as error:
             raise ExpressionError(f"{self.source!r}: {error.message}") from None
         except Exception as error:  # noqa: BLE001 - filters meet values of any kind, and raise whatever that leads to
-            raise ExpressionError(f"{self.source!r}: {error or type(error).__name__}") from None
+            raise ExpressionError(f"{self.source!r}: {str(error) or type(error).__name__}") from None
         return value
 
 
@@ -279,7 +287,9 @@ class Expressions:
         except ExpressionError:
             raise
         except Exception as error:  # noqa: BLE001 - too deeply nested for the parser, for Jinja or for Python
-            raise ExpressionError(f"{source!r:.200}: cannot be compiled: {error or type(error).__name__}") from None
+            raise ExpressionError(
+                f"{source!r:.200}: cannot be compiled: {str(error) or type(error).__name__}"
+            ) from None
 
     def _compile(self, source: str, known: frozenset[str] | None) -> Template:
         tree = self._environment.parse(source)

@@ -118,7 +118,8 @@ class Scribe:
             active.started[entry.path] = event_id
         else:
             cause = active.started.get(entry.path, run.id)
-        data = {"slug": run.slug, "step": entry.path, "attempt": entry.attempt, **entry.data}
+        step = active.plan.by_id[entry.path]
+        data = {"slug": run.slug, "step": entry.path, "attempt": entry.attempt, step.kind: step.target, **entry.data}
         event = self._event(run, entry.type, data, at, event_id, cause, subject=entry.path)
         return JournalEntry(event, entry.attempt)
 

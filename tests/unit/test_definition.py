@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from eventcore.kernel.errors import InvalidDefinition, InvalidInput
+from eventcore.kernel.errors import InvalidDefinition, InvalidInput, UnknownWorkflow
 from eventcore.workflows.definition import Retry, Step, Workflow, seconds
 from eventcore.workflows.registry import Registry
 
@@ -246,7 +246,7 @@ def test_definitions_by_slug_and_by_hash() -> None:
     with pytest.raises(InvalidDefinition):
         registry.define("slug: w\nsteps: []\n")
     assert registry.get("w") is second
-    with pytest.raises(Exception, match="there is no workflow 'ww'; did you mean 'w'|there is no workflow 'ww'"):
+    with pytest.raises(UnknownWorkflow, match="there is no workflow 'ww'; did you mean 'w'"):
         registry.get("ww")
     registry.remove("w")
     assert registry.find("w") is None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from eventcore.bus.archive import Archive
 from eventcore.bus.bus import Bus
 from eventcore.bus.history import History
 from eventcore.hooks.caller import Hooks
@@ -33,6 +34,7 @@ class Engine:
     secrets: Secrets
     bus: Bus
     history: History
+    archive: Archive
     hooks: Hooks
     hook_files: HookFiles
     plugins: Plugins

@@ -21,6 +21,7 @@ from eventcore.home.control import ControlClient
 from eventcore.home.control_client import socket_path
 from eventcore.home.layout import Home
 from eventcore.hooks.caller import Hooks
+from eventcore.hooks.specs import HookSpec
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import EngineClosed, EventCoreError, HomeInUse, RemoteError
 from eventcore.kernel.ports import Clock, Faults, Metrics, Secrets, Store
@@ -51,6 +52,7 @@ class EventCore:
         settings: in place of the home's file.
         tenant: whose data calls are about that name no tenant; default that of the settings.
         clock, faults, metrics, secrets: ports, for tests and special needs.
+        hooks: hooks of your own, declared before plugins and hook files are loaded.
         quiet: open only to look: nothing in flight is taken up, and opening and closing leave no events.
 
     Raises (on entering):
@@ -69,12 +71,14 @@ class EventCore:
         faults: Faults | None = None,
         metrics: Metrics | None = None,
         secrets: Secrets | None = None,
+        hooks: Iterable[HookSpec] = (),
         quiet: bool = False,
     ) -> None:
         options = Options(Path(home) if home is not None else None, store, settings, tenant)
         options.clock = clock or options.clock
         options.faults = faults or options.faults
         options.metrics, options.secrets, options.quiet = metrics, secrets, quiet
+        options.hooks = tuple(hooks)
         self._options = options
         self._stack: AsyncExitStack | None = None
         self._engine: Engine | None = None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from eventcore.hooks.specs import HookSpec
 from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.faults import NoFaults
@@ -22,6 +23,7 @@ class Options:
         store: a store object, or a URL: `memory:` or `sqlite:///path` (default: SQLite in a home, memory without).
         settings: in place of the home's `eventcore.toml`.
         environ: environment variables that may override settings; None takes the process's.
+        hooks: hooks of the embedder's own, declared before plugins and hook files are loaded.
         quiet: open only to look. Nothing in flight is taken up, no timer fires, no other process is served, and neither
             `system_started` nor `system_stopped` is recorded.
     """
@@ -36,6 +38,7 @@ class Options:
     metrics: Metrics | None = None
     secrets: Secrets | None = None
     environ: dict[str, str] | None = None
+    hooks: tuple[HookSpec, ...] = ()
     quiet: bool = False
 
 

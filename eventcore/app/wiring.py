@@ -6,12 +6,14 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import anyio
 
 from eventcore.app.options import Options, sqlite_path
+from eventcore.bus.archive import Archive
 from eventcore.bus.bus import Bus
 from eventcore.bus.history import History
 from eventcore.engine import Engine
@@ -24,8 +26,7 @@ from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
 from eventcore.home.settings_file import read_settings
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.files import HookFiles
-from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EventCoreError
+from eventcore.kernel.errors import EventCoreError, InvalidInput
 from eventcore.kernel.faults import NoFaults, plan_from_text
 from eventcore.kernel.ids import UUID7
 from eventcore.kernel.names import slug
@@ -68,11 +69,12 @@ async def open_engine(options: Options, stack: AsyncExitStack) -> Engine:
     metrics: Metrics = options.metrics or PrometheusMetrics()
     store = _store(options, settings, home, metrics)
     await store.start(stack)
-    engine = await _assemble(options, settings, store, home, stack, metrics)
+    alone = _owns_its_store(options, settings, lock)
+    engine = await _assemble(options, settings, store, home, stack, metrics, alone)
     await _fill(engine, home)
     if options.quiet:
         return engine
-    await engine.runner.recover(alone=_owns_its_store(options, settings, lock))
+    await engine.runner.recover(alone=alone)
     if home is not None:
         await _serve(engine, home, lock, stack)
     return engine
@@ -110,7 +112,13 @@ def _secrets(options: Options, settings: Settings, home: Home | None) -> Secrets
 
 
 async def _assemble(
-    options: Options, settings: Settings, store: Store, home: Home | None, stack: AsyncExitStack, metrics: Metrics
+    options: Options,
+    settings: Settings,
+    store: Store,
+    home: Home | None,
+    stack: AsyncExitStack,
+    metrics: Metrics,
+    alone: bool,
 ) -> Engine:
     clock, faults, randomness = options.clock, options.faults, options.randomness
     tenant = options.tenant or settings.engine.tenant
@@ -121,25 +129,30 @@ async def _assemble(
     stack.callback(tasks.cancel_scope.cancel)
 
     window = settings.engine.idempotency_window
-    bus = Bus(store=store, clock=clock, ids=ids, metrics=metrics, faults=faults, tenant=tenant, key_window=window)
-    hooks = Hooks(bus=bus, clock=clock, metrics=metrics)
-    hook_files = HookFiles(hooks, bus, owner.replace("-", "")[-12:])
+    rate = settings.plugins.emit_rate
+    bus = Bus(
+        store=store,
+        clock=clock,
+        ids=ids,
+        metrics=metrics,
+        faults=faults,
+        tenant=tenant,
+        emit_rate=rate,
+        key_window=window,
+        owner=owner,
+    )
     definitions = Registry()
     scribe = Scribe(ids)
     launcher = Launcher(definitions, scribe, ids, clock, owner=owner, lease=LEASE, key_window=window)
     bus.contributors.append(launcher)
 
     secrets = _secrets(options, settings, home)
+    hooks, hook_files = _hooks(options, settings.hooks, home, bus, metrics, secrets, owner)
     supervisor = Supervisor(clock=clock)
     await supervisor.start(stack)
     registry = PluginRegistry()
 
-    async def request(intent: str, params: dict[str, Any], timeout: float, context: CallContext) -> Any:
-        return (await calls.run(intent, params, context, timeout=timeout)).result
-
-    services = HostServices(
-        bus=bus, store=store, clock=clock, ids=ids, metrics=metrics, starter=launcher, request=request
-    )
+    services = HostServices(bus=bus, store=store, clock=clock, ids=ids, metrics=metrics, starter=launcher)
     calls = Calls(
         registry=registry,
         supervisor=supervisor,
@@ -153,6 +166,7 @@ async def _assemble(
         settings=settings.plugins.settings,
         secrets=secrets,
     )
+    bus.responder = calls.respond
     workflows = Workflows(
         registry=definitions,
         launcher=launcher,
@@ -162,6 +176,7 @@ async def _assemble(
         invoker=calls,
         context=bus.context,
         reach=faults.reach,
+        staging=bus.staging,
     )
     runner = Runner(
         owner=owner,
@@ -200,6 +215,7 @@ async def _assemble(
         changed=runner.intents_changed,
         on_demand=home is None,
     )
+    archive = Archive(store=store, clock=clock, metrics=metrics, **settings.history.model_dump())
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.
     stack.push_async_callback(_release, store, owner)
@@ -209,6 +225,10 @@ async def _assemble(
         driving = await stack.enter_async_context(anyio.create_task_group())
         stack.callback(driving.cancel_scope.cancel)
         await runner.start(stack, driving)
+        bus.durables.start(driving, alone=alone)
+        driving.start_soon(archive.run, name="eventcore history")
+        if settings.hooks.reload:
+            driving.start_soon(hook_files.watch, clock, name="eventcore hook files")
     return Engine(
         home=str(home.root) if home else None,
         tenant=tenant,
@@ -218,7 +238,8 @@ async def _assemble(
         metrics=metrics,
         secrets=secrets,
         bus=bus,
-        history=History(store, clock, bus.context),
+        history=History(store, clock, bus.context, bus.types.newest),
+        archive=archive,
         hooks=hooks,
         hook_files=hook_files,
         plugins=plugins,
@@ -226,6 +247,30 @@ async def _assemble(
         runner=runner,
         problems=[],
     )
+
+
+def _hooks(
+    options: Options,
+    chosen: HookSettings,
+    home: Home | None,
+    bus: Bus,
+    metrics: Metrics,
+    secrets: Secrets,
+    owner: str,
+) -> tuple[Hooks, HookFiles]:
+    hooks = Hooks(
+        bus=bus,
+        clock=options.clock,
+        metrics=metrics,
+        timeouts=chosen.timeouts,
+        budgets=chosen.budgets,
+        keep_denied=chosen.keep_denied_payloads,
+    )
+    for spec in options.hooks:
+        hooks.declare(spec)
+    scope = owner.replace("-", "")[-12:]
+    given = partial(_hook_settings, chosen, secrets)
+    return hooks, HookFiles(hooks, bus, scope, settings=given, home=str(home.root) if home else None)
 
 
 async def _release(store: Store, owner: str) -> None:
@@ -277,6 +322,20 @@ def _load_hooks(engine: Engine, home: Home | None, catalogue: Path, chosen: Hook
             log.error("hook file %s is not usable: %s", path, loaded.error)
         for warning in loaded.warnings:
             log.warning("%s", warning)
+
+
+def _hook_settings(chosen: HookSettings, secrets: Secrets, slug_: str) -> dict[str, Any]:
+    """What `[hooks.settings.<slug>]` says, with secrets looked up."""
+    result = dict(chosen.settings.get(slug_, {}))
+    for key, value in result.items():
+        if isinstance(value, dict) and value.keys() == {"secret"}:
+            result[key] = secrets.get(str(value["secret"]))
+            if result[key] is None:
+                raise InvalidInput(
+                    f"hooks.settings.{slug_}.{key} names the secret {value['secret']!r}, which is not set",
+                    hint="set EVENTCORE_SECRET_<NAME>, or put it into the file of [secrets]",
+                )
+    return result
 
 
 def _items(

@@ -6,14 +6,12 @@ from collections.abc import Callable, Iterator
 
 import anyio
 
-from eventcore.bus.calling import describe
 from eventcore.bus.outcome import Outcome, Report
 from eventcore.bus.signals import OrderedSignal, Signals
-from eventcore.bus.subscription import OnOutcome, Subscription
+from eventcore.bus.subscription import Subscription
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.event import Event
 from eventcore.kernel.names import pattern as compile_pattern
-from eventcore.kernel.ports import Metrics
 from eventcore.kernel.records import JournalEntry, LogEntry
 
 _CACHE = 4096
@@ -65,15 +63,40 @@ class Expectation:
         )
 
 
+class Route:
+    """Who listens to one type of one tenant.
+
+    Attributes:
+        listeners: by falling priority, then in order of subscription.
+        lanes: the lane of each, if all take every event that there is room for; else None.
+        actors: whose own events some of them ignore.
+    """
+
+    __slots__ = ("actors", "lanes", "listeners")
+
+    def __init__(self, listeners: tuple[Subscription, ...]) -> None:
+        self.listeners = listeners
+        lanes = [lane for one in listeners if (lane := one.lane) is not None]
+        self.lanes = lanes if len(lanes) == len(listeners) else None
+        self.actors = frozenset(one.actor for one in listeners if one.ignore_self)
+
+
+_NOWHERE = Route(())
+
+
 class Dispatcher:
     """Who listens to what. blinker signals, one a pattern with the tenant as sender, are the registry."""
 
-    def __init__(self, signals: Signals, metrics: Metrics, on_outcome: OnOutcome) -> None:
-        self._signals, self._metrics, self._on_outcome = signals, metrics, on_outcome
+    def __init__(self, signals: Signals) -> None:
+        self._signals = signals
         self._patterns: dict[str, OrderedSignal] = {}
         self._by_name: dict[str, Subscription] = {}
-        self._cache: dict[tuple[str, str], tuple[Subscription, ...]] = {}
-        self._expected: dict[str, Expectation] = {}
+        self._routes: dict[tuple[str, str], Route] = {}
+        #: Whose outcomes somebody waits for, by event id.
+        self.expected: dict[str, Expectation] = {}
+        # How many events can still be put into each lane of one route without looking. Buffers only get emptier
+        # meanwhile, unless something else fills them: whatever does so calls `_look_again`.
+        self._slack, self._slack_of = 0, _NOWHERE
 
     # -- registry ----------------------------------------------------------------------------------------------------
 
@@ -102,21 +125,33 @@ class Dispatcher:
         signal = self._patterns.setdefault(subscription.pattern, OrderedSignal(subscription.pattern))
         signal.connect(subscription, sender=subscription.tenant or OrderedSignal.ANY)
         self._by_name[subscription.name] = subscription
-        self._cache.clear()
+        self._forget_routes()
 
-    def remove(self, subscription: Subscription) -> None:
+    def remove(self, subscription: Subscription) -> bool:
+        """Stop delivering to it; False if it was removed before."""
         if self._by_name.pop(subscription.name, None) is None:
-            return
+            return False
         signal = self._patterns[subscription.pattern]
         signal.disconnect(subscription)
         if not signal.receivers:
             del self._patterns[subscription.pattern]
-        self._cache.clear()
+        self._forget_routes()
         subscription.stop()
+        return True
+
+    def _forget_routes(self) -> None:
+        self._routes.clear()
+        self._look_again()
+
+    def _look_again(self) -> None:
+        self._slack_of = _NOWHERE
 
     def listeners(self, type: str, tenant: str) -> tuple[Subscription, ...]:
         """Who listens to this type: by falling priority, then in order of subscription."""
-        found = self._cache.get((type, tenant))
+        return self._route(type, tenant).listeners
+
+    def _route(self, type: str, tenant: str) -> Route:
+        found = self._routes.get((type, tenant))
         if found is None:
             matching = [
                 subscription
@@ -125,34 +160,66 @@ class Dispatcher:
                 for subscription in signal.receivers_for(tenant)
             ]
             order = {name: place for place, name in enumerate(self._by_name)}
-            found = tuple(sorted(matching, key=lambda one: (-one.priority, order[one.name])))
-            if len(self._cache) >= _CACHE:
-                self._cache.clear()
-            self._cache[type, tenant] = found
+            found = Route(tuple(sorted(matching, key=lambda one: (-one.priority, order[one.name]))))
+            if len(self._routes) >= _CACHE:
+                self._routes.clear()
+            self._routes[type, tenant] = found
         return found
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
     def expect(self, event: Event) -> Expectation:
         expectation = Expectation(event, self._forget)
-        self._expected[event.id] = expectation
+        self.expected[event.id] = expectation
         return expectation
 
     def _forget(self, event_id: str) -> None:
-        self._expected.pop(event_id, None)
+        self.expected.pop(event_id, None)
 
     def hand_out(self, entry: LogEntry) -> None:
         """Offer a committed entry to everyone it is for."""
         event = entry.event if isinstance(entry, JournalEntry) else entry
+        if event.raw_extensions is not None and event.imported:
+            return
         if self._signals.heard(event.type):
             self._signals.put(event)
         listeners = self.listeners(event.type, event.tenant)
-        expectation = self._expected.get(event.id) if self._expected else None
+        expectation = self.expected.get(event.id) if self.expected else None
         if not listeners and expectation is None:
             return
+        self._look_again()
         offered = [one.name for one in listeners if self._offer(one, event)]
         if expectation is not None:
             expectation.handed_out(offered)
+
+    def hand_out_quickly(self, event: Event) -> bool:
+        """Hand out an event that needs no commit, if all have room and no filter to ask; False: nothing was done.
+
+        The path of transient events: what can be known before is looked up, not worked out for each.
+        """
+        route = self._routes.get((event.type, event.tenant)) or self._route(event.type, event.tenant)
+        if route.lanes is None or self.expected or event.actor in route.actors:
+            return False
+        if self._signals.tapped and self._signals.heard(event.type):
+            return False
+        if self._slack_of is not route or not self._slack:
+            self._slack_of, self._slack = route, min([one.room for one in route.listeners], default=1)
+            if self._slack <= 0:
+                self._look_again()
+                return False
+            for one in route.listeners:
+                one.overflowing = False
+        self._slack -= 1
+        for lane in route.lanes:
+            lane.queue.append(event)
+            if lane.bell is not None:
+                lane.wake()
+        return True
+
+    def reserve(self, subscription: Subscription) -> bool:
+        """Keep a place in the buffer for an event that is about to be committed. False: there is none."""
+        self._look_again()
+        return subscription.reserve()
 
     def _offer(self, subscription: Subscription, event: Event) -> bool:
         """Whether the event was for this subscription (even if it then had to be dropped, or its filter failed)."""
@@ -160,8 +227,7 @@ class Dispatcher:
             if not subscription.wants(event):
                 return False
         except Exception as error:  # noqa: BLE001 - a broken filter is that subscription's failure alone
-            outcome = Outcome(subscription.name, "error", error=f"its filter failed: {describe(error)}")
-            self._on_outcome(subscription, event, outcome)
+            subscription.filter_failed(event, error)
             return True
         subscription.offer(event)
         return True
@@ -175,7 +241,7 @@ class Dispatcher:
 
     def settled(self, event: Event, outcome: Outcome) -> None:
         """Tell who waits for this event's outcomes."""
-        if self._expected and (expectation := self._expected.get(event.id)):
+        if self.expected and (expectation := self.expected.get(event.id)):
             expectation.settle(outcome)
 
     @property

@@ -16,12 +16,13 @@ class Receipt:
 
     Attributes:
         id: the event's id.
-        position: its place in the history; 0 for a transient event.
+        position: its place in the history; 0 for a transient event; None for one that is staged: it is committed
+            with the end of the durable delivery or the step that emitted it, and dropped if that fails.
         duplicate: True where the idempotency key was known, and this is the receipt of the first emit.
     """
 
     id: str
-    position: int
+    position: int | None
     duplicate: bool = False
 
 

@@ -89,6 +89,11 @@ class Signals:
         self._bell = anyio.Event()
         self._busy = False
 
+    @property
+    def tapped(self) -> bool:
+        """Whether anybody ever asked for a signal."""
+        return bool(self._signals)
+
     def signal(self, type: str) -> OrderedSignal:
         """The signal of one event type.
 

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from eventcore.cli.output import clean, compact, duration, plural
+
+if TYPE_CHECKING:
+    from eventcore.cli.session import Session
 
 Event = Mapping[str, Any]
 
@@ -110,3 +113,13 @@ _ABOUT: dict[str, Any] = {
     "trigger_failed": lambda data: (data.get("slug"), _error(data)),
     "permission_denied": lambda data: (data.get("plugin"), _error(data)),
 }
+
+
+def id_of(session: Session, event: str) -> str:
+    """The id of an event that was named by its id or position."""
+    if event.isdecimal():
+        # A position, most likely; a foreign id may look like one too, and then the position is not there.
+        page = session.call("events.list", {"after": int(event) - 1, "limit": 1})
+        if page and page[0]["position"] == int(event):
+            return str(page[0]["id"])
+    return event

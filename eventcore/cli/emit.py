@@ -22,6 +22,12 @@ MAX_LINE = 1024 * 1024
 #: How many errors `--json` lists; stderr has them all.
 _LISTED = 100
 _PROGRESS = 0.2
+_FORMATS = ("auto", "cloudevents", "lines")
+#: Why a line is refused, without and with a TYPE.
+_NO_CLOUDEVENT = {
+    False: "no CloudEvent: it has no specversion",
+    True: "no CloudEvent, and there is no TYPE for plain lines",
+}
 
 
 @click.command(
@@ -30,11 +36,15 @@ _PROGRESS = 0.2
         "eventcore emit order_created '{\"id\": 1}'",
         "git log --oneline | eventcore emit commit_pushed --from -",
         "eventcore emit reading_taken --from readings.ndjson --strict",
+        "eventcore emit --from events.ndjson --format cloudevents",
     ),
 )
-@click.argument("type", metavar="TYPE")
+@click.argument("type", required=False, metavar="TYPE")
 @click.argument("data", type=JsonText(), required=False, metavar="[JSON]")
 @click.option("--from", "source_file", metavar="FILE", help="One event for each line of FILE; - is stdin.")
+@click.option(
+    "--format", "line_format", type=click.Choice(_FORMATS), help="What the lines of --from are; default auto."
+)
 @click.option("--strict", is_flag=True, help="With --from: stop at the first line that is refused.")
 @click.option("--subject", metavar="SUBJECT", help="What the event is about.")
 @click.option("--key", metavar="KEY", help="Events of one key are handled in order.")
@@ -43,7 +53,9 @@ _PROGRESS = 0.2
 @click.option("--wait/--no-wait", default=True, help="Wait until what it sets off has come to rest; default yes.")
 @click.option("--timeout", type=click.FloatRange(0), default=60.0, show_default=True, metavar="SECONDS")
 @face
-def command(type: str, data: Any, source_file: str | None, as_json: bool, **options: Any) -> None:
+def command(
+    type: str | None, data: Any, source_file: str | None, line_format: str | None, as_json: bool, **options: Any
+) -> None:
     """Record an event, or one for each line of a file.
 
     TYPE is a name like order_created. JSON is its data.
@@ -51,17 +63,28 @@ def command(type: str, data: Any, source_file: str | None, as_json: bool, **opti
     With --from, a line that is a JSON object is the data of its event (NDJSON); any other line becomes {"text": line};
     empty lines are skipped. A line that is refused is reported with its number, the others go on, and the exit code is
     1. Lines are recorded in their order.
+
+    A line with a CloudEvent 1.0, or a JSON array of them, has a type, source and id of its own; TYPE and the options
+    about the event do not count for it. --format cloudevents accepts nothing else and needs no TYPE; --format lines
+    takes every line as data; auto finds CloudEvents by their specversion.
     """
     if source_file is None:
         if options.pop("strict"):
             raise click.UsageError("--strict goes with --from")
+        if line_format is not None:
+            raise click.UsageError("--format goes with --from")
+        if type is None:
+            raise click.UsageError("Missing argument 'TYPE'.")
         _emit_one(type, data, as_json, **options)
         return
     if data is not None:
         raise click.UsageError("give JSON, or --from FILE, not both")
     if options.pop("idempotency_key") is not None:
         raise click.UsageError("--idempotency-key is for one event; with --from every line would have the same key")
-    _emit_lines(type, source_file, as_json, **options)
+    line_format = line_format or "auto"
+    if type is None and line_format == "lines":
+        raise click.UsageError("Missing argument 'TYPE': plain lines have none of their own")
+    _emit_lines(type, line_format, source_file, as_json, **options)
 
 
 def _emit_one(type: str, data: Any, as_json: bool, wait: bool, timeout: float, **about: Any) -> None:
@@ -84,7 +107,8 @@ def _emit_one(type: str, data: Any, as_json: bool, wait: bool, timeout: float, *
 class _Lines:
     """What became of the lines of a file."""
 
-    type: str
+    type: str | None
+    format: str
     about: dict[str, Any]
     strict: bool
     as_json: bool
@@ -94,14 +118,26 @@ class _Lines:
     shown: float = 0.0
 
     def requests(self, lines: Iterator[tuple[int, bytes | None]]) -> Iterator[tuple[int, dict[str, Any]]]:
-        """What is asked for each line, read as there is room."""
+        """What is asked for each line (of `events.emit_lines`), read as there is room."""
         for number, line in lines:
             if line is None:
                 self.refuse(number, {"code": "invalid_payload", "message": f"longer than {MAX_LINE:,} bytes"})
             elif line.strip():
-                yield number, {"type": self.type, "data": _data(line), **self.about}
+                if (request := self._request(line)) is not None:
+                    yield number, request
+                else:
+                    self.refuse(number, {"code": "invalid_payload", "message": _NO_CLOUDEVENT[self.type is None]})
             if self.strict and self.failed:
                 return
+
+    def _request(self, line: bytes) -> dict[str, Any] | None:
+        """What to ask for a line; None if it is none of those that are wanted."""
+        bodies = cloudevents_of(line) if self.format != "lines" else None
+        if bodies is not None:
+            return {"cloudevents": bodies}
+        if self.type is None or self.format == "cloudevents":
+            return None
+        return {"type": self.type, "data": _data(line), **self.about}
 
     def refuse(self, number: int, error: dict[str, Any]) -> None:
         from eventcore.cli.output import clean
@@ -113,8 +149,8 @@ class _Lines:
             self._clear()
             click.echo(f"line {number}: {clean(error['message'])}", err=True)
 
-    def accept(self) -> None:
-        self.emitted += 1
+    def accept(self, events: int) -> None:
+        self.emitted += events
         if sys.stderr.isatty() and time.monotonic() - self.shown > _PROGRESS:
             self.shown = time.monotonic()
             click.echo(f"\r{self.emitted:,} events", err=True, nl=False)
@@ -124,24 +160,27 @@ class _Lines:
             click.echo("\r\x1b[K", err=True, nl=False)
 
 
-def _emit_lines(type: str, file: str, as_json: bool, strict: bool, wait: bool, timeout: float, **about: Any) -> None:
+def _emit_lines(
+    type: str | None, format: str, file: str, as_json: bool, strict: bool, wait: bool, timeout: float, **about: Any
+) -> None:
     from eventcore.cli.failure import say
     from eventcore.cli.output import clean
     from eventcore.cli.session import WINDOW, connect
     from eventcore.kernel.errors import EventCoreError, RemoteError
 
     began = time.monotonic()
-    lines = _Lines(type, {name: value for name, value in about.items() if value is not None}, strict, as_json)
+    given = {name: value for name, value in about.items() if value is not None}
+    lines = _Lines(type, format, given, strict, as_json)
     with _open(file) as source, connect() as session:
         before = session.call("status")["position"]
         try:
             # Strict: the next line waits for this one's receipt, so that nothing after a bad line is recorded.
-            requests = lines.requests(_numbered(source))
-            for number, done in session.many("events.emit", requests, 1 if strict else WINDOW):
+            requests = lines.requests(numbered(source))
+            for number, done in session.many("events.emit_line", requests, 1 if strict else WINDOW):
                 if isinstance(done, EventCoreError):
                     lines.refuse(number, done.as_dict())
                 else:
-                    lines.accept()
+                    lines.accept(len(done.get("receipts", (done,))))
         except RemoteError as error:
             message = f"the engine has gone ({clean(error.message)}); later lines may or may not be recorded"
             say({"message": message, "hint": "look at eventcore events list, then send the rest"})
@@ -180,7 +219,7 @@ def _open(file: str) -> Iterator[IO[bytes]]:
         yield source
 
 
-def _numbered(source: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
+def numbered(source: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
     """(number, line); None for a line that is too long, which is read over without being kept."""
     number = 0
     while line := source.readline(MAX_LINE + 1):
@@ -189,6 +228,18 @@ def _numbered(source: IO[bytes]) -> Iterator[tuple[int, bytes | None]]:
         yield number, line if whole else None
         while not whole and not line.endswith(b"\n") and (line := source.readline(MAX_LINE)):
             pass
+
+
+def cloudevents_of(line: bytes) -> list[Any] | None:
+    """The CloudEvents of a line: one, or those of a batch; None if it holds none."""
+    if b'"specversion"' not in line:
+        return None
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    bodies = value if isinstance(value, list) else [value]
+    return bodies if bodies and all(isinstance(body, dict) and "specversion" in body for body in bodies) else None
 
 
 def _data(line: bytes) -> dict[str, Any]:

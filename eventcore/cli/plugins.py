@@ -21,7 +21,7 @@ def command() -> None:
     epilog=examples("eventcore plugins list --status enabled", "eventcore plugins list --type integration --json"),
 )
 @click.option(
-    "--status", default="all", metavar="STATES", help="enabled, disabled, discovered, failed or all; a,b too."
+    "--status", default="all", metavar="STATES", help="enabled, degraded, disabled, discovered, failed or all; a,b too."
 )
 @click.option("--type", metavar="TYPE", help="Plugins of this type, such as core or integration.")
 @click.option("--category", metavar="CATEGORY", help="Plugins of this category.")
@@ -149,6 +149,7 @@ def _checked(path: Path) -> Iterator[dict[str, Any]]:
 
 def _report(file: Path, category: str | None) -> dict[str, Any]:
     from eventcore.kernel.errors import InvalidManifest
+    from eventcore.plugins.entry_scan import scan_entry
     from eventcore.plugins.manifest import check_folder, read_manifest
 
     report: dict[str, Any] = {"path": str(file), "name": file.absolute().parent.name, "problems": []}
@@ -157,7 +158,7 @@ def _report(file: Path, category: str | None) -> dict[str, Any]:
     except InvalidManifest as error:
         report["problems"] = [problem.as_dict() for problem in error.problems]
         return report
-    problems = [*manifest.warnings, *check_folder(manifest)]
+    problems = [*manifest.warnings, *check_folder(manifest), *scan_entry(manifest)]
     report["problems"] = [problem.as_dict() for problem in problems]
     return {**report, "name": manifest.name, "manifest": manifest.model_dump(mode="json", exclude={"warnings"})}
 

@@ -19,9 +19,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "run": ("run", "Call an intent and print its result."),
     "emit": ("emit", "Record an event, or one for each line of a file."),
     "events": ("events", "Look at what happened, and at what caused what."),
+    "deadletters": ("deadletters", "Look at events that a subscription gave up on, and deliver them again."),
     "plugins": ("plugins", "List, check, enable and disable plugins."),
     "hooks": ("hooks", "See which handlers answer which hook, in order."),
     "workflows": ("workflows", "List, check and start workflows."),
+    "backup": ("backup", "Copy everything recorded to a new file, while work goes on."),
+    "restore": ("restore", "Bring a backup into an empty home."),
     "runs": ("runs", "Look at runs of workflows and their steps."),
 }
 

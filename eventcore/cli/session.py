@@ -31,7 +31,8 @@ WINDOW = 24
 
 #: Asking again does no harm.
 _READS = frozenset(
-    {"status", "settle", "events.list", "events.show", "events.summary", "hooks.list", "plugins.list", "plugins.info"}
+    {"status", "settle", "events.list", "events.show", "events.summary", "events.count", "events.explain"}
+    | {"hooks.list", "plugins.list", "plugins.info"}
     | {"workflows.list", "workflows.show", "runs.list", "runs.show", "runs.wait"}
 )
 

@@ -1,26 +1,38 @@
 """Hook files: the operator's own trusted Python in `hooks/`, run in-process, as git runs its hooks.
 
 A module function `on_<hook>` handles that hook; any other `on_<event>` subscribes to that event. There is no manifest.
+Two names are set in the module before its code runs: `settings`, the table `[hooks.settings.<slug>]` with secrets
+looked up, and `home`, the home's folder as text or None.
 """
 
 from __future__ import annotations
 
 import importlib.util
 import inspect
+import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from difflib import get_close_matches
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 from eventcore.bus.bus import Bus
 from eventcore.bus.subscription import Subscription
+from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
-from eventcore.hooks.specs import HOOKS
-from eventcore.kernel.errors import EventCoreError, InvalidInput, Problem
-from eventcore.kernel.names import CORE_EVENTS
+from eventcore.hooks.registry import Handler
+from eventcore.hooks.specs import HookSpec, likely_slip
+from eventcore.kernel.errors import EventCoreError, InvalidInput, NotFound, Problem
+from eventcore.kernel.names import canonical_pattern, did_you_mean
+from eventcore.kernel.ports import Clock
+from eventcore.kernel.records import Batch
+
+log = logging.getLogger("eventcore.hooks")
+
+Stamp = tuple[tuple[str, int, int], ...]
+#: The settings of a hook file by its slug, with secrets looked up. Raises InvalidInput where one is missing.
+SettingsOf = Callable[[str], Mapping[str, Any]]
 
 
 @dataclass(slots=True)
@@ -28,8 +40,13 @@ class HookFile:
     """One hook file, loaded or failed.
 
     Attributes:
-        error: why it could not be loaded, or None.
+        error: why it could not be loaded, or None. After a failed reload the code from before still runs.
+        handlers, events: what it handles: handlers' names, and event types.
         warnings: functions whose names look like a slip.
+        vanished: what it handled before the last reload and does not handle any more.
+        degraded: why its handlers are not asked, or None.
+        policy: whether its gates are of the policy tier.
+        stamp: size and time of each of its files when they were read.
     """
 
     slug: str
@@ -38,6 +55,19 @@ class HookFile:
     handlers: list[str] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    vanished: list[str] = field(default_factory=list)
+    degraded: str | None = None
+    policy: bool = False
+    stamp: Stamp = ()
+
+
+@dataclass(slots=True)
+class _Content:
+    """What a module handles, before it is registered."""
+
+    handlers: list[Handler] = field(default_factory=list)
+    events: list[tuple[str, Callable[..., Any]]] = field(default_factory=list)
+    warnings: list[Problem] = field(default_factory=list)
 
 
 class HookFiles:
@@ -45,15 +75,37 @@ class HookFiles:
 
     Args:
         scope: a word of this engine's own, so that two engines in one process have modules of their own.
+        settings: what to set as `settings` in a file's module.
+        home: what to set as `home`.
     """
 
-    def __init__(self, hooks: Hooks, bus: Bus, scope: str) -> None:
-        self._hooks, self._bus, self._scope = hooks, bus, scope
+    def __init__(
+        self, hooks: Hooks, bus: Bus, scope: str, *, settings: SettingsOf | None = None, home: str | None = None
+    ) -> None:
+        self._hooks, self._bus, self._scope, self._home = hooks, bus, scope, home
+        self._settings: SettingsOf = settings or (lambda slug: {})
         self._files: dict[str, HookFile] = {}
+        self._modules: dict[str, ModuleType] = {}
         self._subscriptions: dict[str, list[Subscription]] = {}
+        hooks.specs.listeners.append(self._declared)
+        hooks.room.owners.append(self._health_changed)
 
-    def __iter__(self) -> Any:
+    def __iter__(self) -> Iterator[HookFile]:
         return iter(sorted(self._files.values(), key=lambda one: one.slug))
+
+    def get(self, slug: str) -> HookFile:
+        """One hook file.
+
+        Raises:
+            NotFound: there is none of this slug; names the nearest.
+        """
+        if slug not in self._files:
+            raise NotFound(
+                f"there is no hook file {slug!r}{did_you_mean(slug, self._files)}", hint="eventcore hooks list"
+            )
+        return self._files[slug]
+
+    # -- loading -----------------------------------------------------------------------------------------------------
 
     def load(self, slug: str, path: Path, *, policy: bool = False) -> HookFile:
         """Load a hook file and register what it handles. A failure is recorded on the result, never raised.
@@ -63,53 +115,145 @@ class HookFiles:
             policy: the operator granted it the policy tier: its gates come first and fail closed.
         """
         self.unload(slug)
-        found = self._files[slug] = HookFile(slug, path)
-        try:
-            module = _import(path, f"eventcore._loaded.hooks_{self._scope}.{slug.replace('-', '_')}")
-            self._register(found, module, policy)
-        except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken file must not keep the engine from opening
-            self.unload(slug)
-            found.error = f"{type(error).__name__}: {error}"
-            self._files[slug] = found
+        found = self._files[slug] = HookFile(slug, path, policy=policy)
+        self._take(found)
         return found
+
+    async def reload(self, slug: str) -> HookFile:
+        """Read a hook file again and put what it handles now in place of what it handled. All or nothing.
+
+        If it cannot be loaded, the code from before goes on, and `error` says why. Functions that are gone are listed
+        in `vanished`. Calls under way end with the code they began with; events that wait for a handler of the file are
+        given up. Recorded as `plugin_reloaded` or `plugin_failed`.
+
+        Raises:
+            NotFound: there is no such hook file.
+        """
+        found = self.get(slug)
+        before = {*found.handlers, *(f"{slug}.on_{event}" for event in found.events)}
+        self._take(found)
+        data: dict[str, Any] = {"plugin": slug, "file": str(found.path)}
+        if found.error is None:
+            now = {*found.handlers, *(f"{slug}.on_{event}" for event in found.events)}
+            found.vanished = sorted(before - now)
+            data |= {"handlers": sorted(now), "vanished": found.vanished}
+            for name in found.vanished:
+                log.warning("%s is gone from %s", name, found.path)
+        else:
+            data |= {"error": found.error, "still_running": sorted(before)}
+            log.error("hook file %s could not be reloaded; what it was goes on: %s", found.path, found.error)
+        what = "plugin_reloaded" if found.error is None else "plugin_failed"
+        host = self._bus.context().acting_as("system", ())
+        await self._bus.announce(what, data, host, source="/hooks", subject=slug)
+        return found
+
+    async def watch(self, clock: Clock, interval: float = 1.0) -> None:
+        """Reload files that change, until cancelled. Looks every `interval` seconds (`[hooks] reload = true`)."""
+        while True:
+            await clock.sleep(interval)
+            for slug, found in list(self._files.items()):
+                if _stamp(found.path) == found.stamp:
+                    continue
+                try:
+                    await self.reload(slug)
+                except EventCoreError as error:
+                    log.error("the reload of %s could not be recorded: %s", slug, error)
 
     def unload(self, slug: str) -> None:
         """Remove its handlers and subscriptions."""
         self._hooks.registry.unregister(slug)
-        for subscription in self._subscriptions.pop(slug, []):
-            self._bus.unsubscribe(subscription)
-        found = self._files.pop(slug, None)
-        if found is not None:
-            name = f"eventcore._loaded.hooks_{self._scope}.{slug.replace('-', '_')}"
-            for module in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
-                del sys.modules[module]
+        self._hooks.room.breaker.forget(slug)
+        self._unsubscribe(slug)
+        self._modules.pop(slug, None)
+        if self._files.pop(slug, None) is not None:
+            _take_modules(self._module_name(slug))
 
-    def _register(self, found: HookFile, module: ModuleType, policy: bool) -> None:
+    def _take(self, found: HookFile) -> None:
+        """Load the file's code and, if that goes well, put it in place of what was there."""
+        name = self._module_name(found.slug)
+        found.stamp = _stamp(found.path)
+        before = _take_modules(name)
+        try:
+            module = _import(found.path, name, settings=dict(self._settings(found.slug)), home=self._home)
+            content = self._content(found, module)
+            self._register(found, content)
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a broken file must not keep the engine from opening
+            _take_modules(name)
+            sys.modules.update(before)
+            found.error = error.message if isinstance(error, EventCoreError) else f"{type(error).__name__}: {error}"
+            found.error = f"{type(error).__name__}: {found.error}" if isinstance(error, EventCoreError) else found.error
+            return
+        self._modules[found.slug] = module
+        found.error, found.degraded, found.vanished = None, None, []
+        self._hooks.room.breaker.forget(found.slug)
+
+    def _content(self, found: HookFile, module: ModuleType) -> _Content:
         functions = on_functions(module)
         if not functions:
-            raise InvalidInput("it has no function named on_<hook> or on_<event>", hint=f"hooks: {', '.join(HOOKS)}")
+            names = ", ".join(spec.name for spec in self._hooks.specs)
+            raise InvalidInput("it has no function named on_<hook> or on_<event>", hint=f"hooks: {names}")
+        content = _Content()
         for name, function, line in functions:
             mark = getattr(function, "__eventcore_hook__", None)
             hook = mark.hook if mark and mark.hook else name
-            place = f"{found.path}:{line}"
-            if hook in HOOKS:
-                handler = self._hooks.register(
-                    hook, function, owner=found.slug, tier="policy" if policy else "plugin", place=place, line=line
-                )
-                found.handlers.append(handler.name)
+            if hook in self._hooks.specs:
+                content.handlers.append(self._handler(found, hook, function, line))
                 continue
             if slip := likely_slip(name):
-                found.warnings.append(Problem(str(found.path), line, name, f"did you mean {slip!r}?", warning=True))
-            self._subscribe(found, name, function)
+                problem = Problem(str(found.path), line, name, f"did you mean {slip!r}?", warning=True)
+                content.warnings.append(problem)
+            content.events.append((name, function))
+        return content
 
-    def _subscribe(self, found: HookFile, name: str, function: Callable[..., Any]) -> None:
-        event = name.removeprefix("on_")
-        try:
-            subscription = self._bus.subscribe(event, function, name=f"{found.slug}.{name}")
-        except EventCoreError as error:
-            raise InvalidInput(f"{name}: {error.message}") from None
-        self._subscriptions.setdefault(found.slug, []).append(subscription)
-        found.events.append(event)
+    def _handler(self, found: HookFile, hook: str, function: Callable[..., Any], line: int) -> Handler:
+        return self._hooks.handler(
+            hook,
+            function,
+            stage=None,
+            owner=found.slug,
+            tier="policy" if found.policy else "plugin",
+            priority=None,
+            place=f"{found.path}:{line}",
+            line=line,
+        )
+
+    def _register(self, found: HookFile, content: _Content) -> None:
+        """Put `content` in place of what the file handled. All that can be refused is looked at first."""
+        for name, _ in content.events:
+            try:
+                canonical_pattern(name.removeprefix("on_"))
+            except EventCoreError as error:
+                raise InvalidInput(f"{name}: {error.message}") from None
+        self._hooks.registry.replace(found.slug, content.handlers)
+        self._unsubscribe(found.slug)
+        self._subscriptions[found.slug] = [
+            self._bus.subscribe(name.removeprefix("on_"), function, name=f"{found.slug}.{name}")
+            for name, function in content.events
+        ]
+        found.handlers = [handler.name for handler in content.handlers]
+        found.events = [name.removeprefix("on_") for name, _ in content.events]
+        found.warnings = content.warnings
+
+    def _unsubscribe(self, slug: str) -> None:
+        for subscription in self._subscriptions.pop(slug, []):
+            self._bus.unsubscribe(subscription)
+
+    # -- what the hooks tell -----------------------------------------------------------------------------------------
+
+    def _declared(self, spec: HookSpec) -> None:
+        """A hook was declared: functions of its name, so far taken for subscriptions to an event, are its handlers."""
+        for slug, module in self._modules.items():
+            found = self._files[slug]
+            if spec.name.removeprefix("on_") in found.events:
+                self._register(found, self._content(found, module))
+
+    def _health_changed(self, owner: str, change: Change, reason: str) -> Batch | None:
+        if (found := self._files.get(owner)) is not None:
+            found.degraded = reason if change == "degraded" else None
+        return None
+
+    def _module_name(self, slug: str) -> str:
+        return f"eventcore._loaded.hooks_{self._scope}.{slug.replace('-', '_')}"
 
 
 def on_functions(module: ModuleType) -> list[tuple[str, Callable[..., Any], int]]:
@@ -125,25 +269,37 @@ def on_functions(module: ModuleType) -> list[tuple[str, Callable[..., Any], int]
     return sorted(found, key=lambda item: item[2])
 
 
-def likely_slip(name: str) -> str | None:
-    """The hook or core event that `name` (of a function that is neither) most likely meant."""
-    known = [*HOOKS, *(f"on_{event}" for event in sorted(CORE_EVENTS))]
-    if name in known:
-        return None
-    # Strict, and without what all of them share: most functions on_<event> are meant for somebody's own event.
-    found = get_close_matches(name.removeprefix("on_"), [one.removeprefix("on_") for one in known], n=1, cutoff=0.85)
-    return f"on_{found[0]}" if found else None
+def _stamp(path: Path) -> Stamp:
+    """What changes when a hook file does: of a folder, all of its Python files."""
+    files = sorted(path.parent.rglob("*.py")) if path.name == "__init__.py" else [path]
+    stamp = []
+    for file in files:
+        try:
+            status = file.stat()
+        except OSError:
+            continue
+        stamp.append((str(file), status.st_mtime_ns, status.st_size))
+    return tuple(stamp)
 
 
-def _import(path: Path, name: str) -> ModuleType:
+def _take_modules(name: str) -> dict[str, ModuleType]:
+    """Remove a module and those below it from `sys.modules`; what was removed."""
+    names = [one for one in sys.modules if one == name or one.startswith(f"{name}.")]
+    return {one: sys.modules.pop(one) for one in names}
+
+
+def _import(path: Path, name: str, **given: Any) -> ModuleType:
     search = [str(path.parent)] if path.name == "__init__.py" else None
+    # Not by the usual loader: it trusts bytecode whose source has the same second and size; a reload may be quicker.
     spec = importlib.util.spec_from_file_location(name, path, submodule_search_locations=search)
     if spec is None or spec.loader is None:
         raise InvalidInput(f"{path} is not a Python file")
     module = importlib.util.module_from_spec(spec)
+    vars(module).update(given)
     sys.modules[name] = module  # a folder's relative imports, dataclasses and pickles look here
     try:
-        spec.loader.exec_module(module)
+        code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+        exec(code, vars(module))  # noqa: S102 - the operator's own file
     except BaseException:
         sys.modules.pop(name, None)
         raise

@@ -6,7 +6,7 @@ the file. Never the order of imports, sets or directory listings.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, Protocol
@@ -50,6 +50,9 @@ class Handler:
 
     Attributes:
         owner: the plugin's or hook file's slug, or `host`.
+        call: calls it wherever it runs; None for a function of this process.
+        local: the function, made async, of a handler in this process.
+        wrapper: the async generator function of a handler that wraps the others (hooks of the mode `wrap`).
         place: `file:line`, for people.
         line: position in the file, for the order.
     """
@@ -58,7 +61,7 @@ class Handler:
     owner: str
     function: str
     stage: Stage
-    call: HandlerCall
+    call: HandlerCall | None = None
     tier: Tier = "plugin"
     priority: int = 0
     before: tuple[str, ...] = ()
@@ -66,11 +69,13 @@ class Handler:
     recheck: bool = False
     place: str = ""
     line: int = 0
+    local: Callable[..., Awaitable[Any]] | None = None
+    wrapper: Callable[..., Any] | None = None
+    #: `owner.function`.
+    name: str = ""
 
-    @property
-    def name(self) -> str:
-        """`owner.function`."""
-        return f"{self.owner}.{self.function}"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", f"{self.owner}.{self.function}")
 
     def why(self) -> str:
         """Where it stands and what put it there."""
@@ -123,6 +128,21 @@ class HookRegistry:
             circle = " -> ".join(reversed(error.args[1]))
             raise InvalidInput(f"before and after of these hook handlers make a circle: {circle}") from None
         self._commands.update({command.name: command for command in declared})
+
+    def replace(self, owner: str, handlers: Iterable[Handler], commands: Iterable[ChatCommand] = ()) -> None:
+        """Put these in place of everything of `owner`, or, if they are refused, leave all as it is.
+
+        Raises:
+            InvalidInput: as `register`.
+        """
+        before = {hook: list(there) for hook, there in self._handlers.items()}, dict(self._commands)
+        self.unregister(owner)
+        try:
+            self.register(handlers, commands)
+        except InvalidInput:
+            self._handlers, self._commands = before
+            self._ordered.clear()
+            raise
 
     def unregister(self, owner: str) -> None:
         """Remove everything of an owner."""

@@ -7,20 +7,23 @@ Each hook is a `HookSpec`; every spec says what is asked, of whom, and what the 
 3. gates marked `recheck`, on what the filters made;
 4. the event is committed, with the runs that it starts;
 5. replies (None, a JSON object, or `Stop(object)`), then observers (their results are ignored).
+
+A hook whose `record` is `never` skips the fourth stage. In a hook of mode `wrap`, replies run inside of wrappers.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from eventcore.kernel.errors import NotFound
-from eventcore.kernel.names import did_you_mean
+from eventcore.kernel.names import CORE_EVENTS
 
-Mode = Literal["notify", "collect", "first"]
+Mode = Literal["notify", "collect", "first", "wrap"]
 OnError = Literal["skip", "deny", "raise"]
+Record = Literal["always", "denied", "never"]
 
 
 class Payload(BaseModel):
@@ -38,12 +41,13 @@ class Message(Payload):
 
 
 class FileInfo(Payload):
-    """An uploaded file."""
+    """An uploaded file. `path` is where it can be read; plugins see it only with `filesystem_read`."""
 
     name: str = Field(max_length=1024)
     size: int = Field(ge=0)
     content_type: str = "application/octet-stream"
     sha256: str | None = None
+    path: str | None = None
     user: str = "anonymous"
     channel: str = "#general"
 
@@ -61,22 +65,28 @@ class HookSpec:
 
     Attributes:
         name: `on_<something>`; also the type of the event that a call records.
-        payload: the model that a payload must satisfy.
-        mode: `notify` ignores answers, `collect` gathers every reply that is not None, `first` takes the first.
+        payload: the pydantic model that a payload must satisfy; default any JSON object.
+        mode: `notify` ignores answers, `collect` gathers every reply that is not None, `first` takes the first, `wrap`
+            runs async generators around the first reply (see `eventcore.hooks.wrap`).
+        doc: one sentence.
         timeout: seconds one handler may take.
         budget: seconds all handlers of one call may take together.
         on_error: what a failing gate or filter means: `skip` goes on without it, `deny` denies, `raise` raises
             `HookFailed`. A failing policy gate always denies.
-        doc: one sentence.
+        record: which calls are recorded: `always`; `denied`, only those; `never`, none. A call that is not recorded
+            commits no event of its own, so no trigger sees it; failures of handlers are recorded all the same.
+        reply: the pydantic model that replies must satisfy; None means any JSON object.
     """
 
     name: str
-    payload: type[Payload]
-    mode: Mode
-    doc: str
+    payload: type[BaseModel] = Payload
+    mode: Mode = "collect"
+    doc: str = ""
     timeout: float = 5.0
     budget: float = 15.0
     on_error: OnError = "skip"
+    record: Record = "always"
+    reply: type[BaseModel] | None = None
 
 
 HOOKS: dict[str, HookSpec] = {
@@ -91,18 +101,19 @@ HOOKS: dict[str, HookSpec] = {
 }
 
 
-def spec_of(name: str) -> HookSpec:
-    """The spec of a hook.
+def likely_slip(name: str) -> str | None:
+    """The hook or core event that `name` (of a function that is neither) most likely meant."""
+    known = [*HOOKS, *(f"on_{event}" for event in sorted(CORE_EVENTS))]
+    if name in known:
+        return None
+    # Strict, and without what all of them share: most functions on_<event> are meant for somebody's own event.
+    found = get_close_matches(name.removeprefix("on_"), [one.removeprefix("on_") for one in known], n=1, cutoff=0.85)
+    return f"on_{found[0]}" if found else None
 
-    Raises:
-        NotFound: there is no such hook; names the nearest.
+
+def checked(model: type[BaseModel], data: Any) -> bytes:
+    """`data` with defaults filled in, as JSON; pydantic's ValidationError if it does not fit.
+
+    `data` must have been found to be JSON before: pydantic would write NaN as null.
     """
-    spec = HOOKS.get(name)
-    if spec is None:
-        raise NotFound(f"there is no hook {name!r}{did_you_mean(name, HOOKS)}", hint=f"hooks: {', '.join(HOOKS)}")
-    return spec
-
-
-def checked(spec: HookSpec, data: Any) -> dict[str, Any]:
-    """`data` with defaults filled in; pydantic's ValidationError if it does not fit."""
-    return spec.payload.model_validate(data).model_dump(mode="json")
+    return model.model_validate(data).model_dump_json().encode()

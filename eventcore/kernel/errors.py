@@ -169,6 +169,12 @@ class UnknownIntent(NotFound):
     code = "unknown_intent"
 
 
+class NoResponder(NotFound):
+    """Nobody answers the request."""
+
+    code = "no_responder"
+
+
 class UnknownWorkflow(NotFound):
     """No workflow has this slug."""
 
@@ -207,6 +213,12 @@ class LoopDetected(EventCoreError):
     """The emit would close a causal loop."""
 
     code = "loop_detected"
+
+
+class RateLimited(EventCoreError):
+    """The plugin emits more events a second than it may."""
+
+    code = "rate_limited"
 
 
 class BusOverflow(EventCoreError):

@@ -11,6 +11,10 @@ from eventcore.kernel.json import decode
 
 #: The largest payload, in bytes of JSON.
 MAX_PAYLOAD = 256 * 1024
+#: The extension that marks imported events.
+IMPORTED = "imported"
+
+_OPTIONAL = ("subject", "key", "run", "causation_id", "traceparent", "idempotency_key", "ce_type", "extensions")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +42,8 @@ class Event:
         traceparent: W3C trace context.
         idempotency_key: the publisher's key, if it gave one.
         schema_version: version of the payload's schema.
+        ce_type: a foreign CloudEvents type, verbatim, where `type` had to be mapped to our grammar.
+        raw_extensions: attributes of a foreign CloudEvent that have no field here, as a JSON object.
         roles: the emitter's roles; what the event starts in its own commit runs with them. Host-only, never stored.
     """
 
@@ -59,6 +65,8 @@ class Event:
     idempotency_key: str | None = None
     schema_version: int = 1
     position: int = 0
+    ce_type: str | None = None
+    raw_extensions: bytes | None = None
     roles: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     _data: list[Any] = field(default_factory=list, repr=False, compare=False)
 
@@ -68,6 +76,19 @@ class Event:
         if not self._data:
             self._data.append(decode(self.raw))
         return self._data[0]
+
+    @property
+    def extensions(self) -> dict[str, Any] | None:
+        """Attributes of a foreign CloudEvent that have no field here; None where there are none."""
+        if self.raw_extensions is None:
+            return None
+        found: dict[str, Any] = decode(self.raw_extensions)
+        return found
+
+    @property
+    def imported(self) -> bool:
+        """Whether it came with `events import`: part of the history, but never delivered and never a trigger."""
+        return self.raw_extensions is not None and bool((self.extensions or {}).get(IMPORTED))
 
     @property
     def time(self) -> datetime:
@@ -104,11 +125,13 @@ class Event:
             "data": self.data,
             "correlation_id": self.correlation_id,
         }
-        for name in ("subject", "key", "run", "causation_id", "traceparent", "idempotency_key"):
+        for name in _OPTIONAL:
             if (value := getattr(self, name)) is not None:
                 body[name] = value
         if self.hops:
             body["hops"] = self.hops
+        if self.schema_version != 1:
+            body["schema_version"] = self.schema_version
         return body
 
 

@@ -25,6 +25,9 @@ FAULT_POINTS: dict[str, str] = {
     "step.after_commit": "the completion is stored; the next step has not begun",
     "run.before_end": "the last step is done; the end of the run is about to be committed",
     "run.after_end": "the end of the run is stored; nobody waiting for it has been told",
+    "delivery.before_call": "a durable subscription has taken an event in hand; its handler has not been called",
+    "delivery.before_ack": "handlers have ended; what came of it, and what they staged, is about to be committed",
+    "delivery.after_ack": "what came of a delivery is stored; the next commit of the subscription has not begun",
 }
 
 

@@ -47,6 +47,11 @@ def event_type(name: str) -> str:
     return name
 
 
+def is_event_type(name: str) -> bool:
+    """Whether `name` follows the grammar of event types."""
+    return len(name) <= MAX_NAME and _EVENT_NAME.fullmatch(name) is not None
+
+
 def is_hook_event(name: str) -> bool:
     """Only hook calls create `on_*` events."""
     return name.startswith("on_")

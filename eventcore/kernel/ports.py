@@ -9,9 +9,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import StoreError
 from eventcore.kernel.event import Event
 from eventcore.kernel.records import (
     Audit,
@@ -32,6 +34,7 @@ from eventcore.kernel.records import (
     Schedule,
     Timer,
 )
+from eventcore.kernel.upkeep import CountBy, EventCount, Prune, Pruned
 
 
 class Clock(Protocol):
@@ -97,6 +100,10 @@ class Metrics(Protocol):
         """Set the gauge `name`."""
         ...
 
+    def collector(self, collect: Callable[[], None]) -> None:
+        """Call `collect` before each reading: it records what is counted elsewhere because it happens too often."""
+        ...
+
     def text(self) -> str:
         """Everything in the Prometheus text format."""
         ...
@@ -152,12 +159,44 @@ class Store(ABC):
         """The position of the newest log entry, 0 in an empty store."""
 
     @abstractmethod
-    async def event(self, event_id: str, tenant: str | None = None) -> Event | None:
-        """One event or step event by id."""
+    async def event(self, event_id: str, tenant: str | None = None, source: str | None = None) -> Event | None:
+        """One event or step event by id. Foreign ids may repeat over sources and tenants; the oldest is meant."""
 
     @abstractmethod
     async def events(self, query: EventQuery) -> list[Event]:
-        """One page of history; step events stand in it at their positions."""
+        """One page of history; step events stand in it at their positions.
+
+        Raises:
+            InvalidInput: the pattern, or a path of `where`, is none.
+        """
+
+    @abstractmethod
+    async def counts(self, query: EventQuery, by: CountBy, every: float | None = None) -> list[EventCount]:
+        """How many events fit the query, by a field and stretches of `every` seconds (which begin at the epoch).
+
+        Order, positions and limit of the query do not count but for `after` and `before`. Sorted by time, then by
+        falling count, then by value; at most `MAX_COUNTS` rows.
+        """
+
+    @abstractmethod
+    async def prune(self, request: Prune, *, dry_run: bool = False) -> Pruned:
+        """Remove one batch, as `Prune` says, in one transaction; positions are never given again.
+
+        Args:
+            dry_run: only count what would go, without the limit.
+        """
+
+    @abstractmethod
+    async def size(self) -> int:
+        """Bytes in use, without what is free to be used again."""
+
+    async def backup(self, target: Path) -> None:
+        """Copy everything to a new file, as it is at one moment, while work goes on.
+
+        Raises:
+            StoreError: this store has no file; or the target exists or cannot be written.
+        """
+        raise StoreError("this store is not in a file, so there is nothing to copy")
 
     @abstractmethod
     async def journal(self, run: str) -> list[JournalEntry]:
@@ -212,6 +251,23 @@ class Store(ABC):
         """Events that were given up on, newest first."""
 
     @abstractmethod
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        """One dead letter by id."""
+
+    @abstractmethod
+    async def claim_cursor(self, tenant: str, name: str, owner: str, now: float, lease: float) -> int | None:
+        """Take a durable subscription, so that no other engine consumes it; return the claim's fence.
+
+        Succeeds if nobody holds it, `owner` does, or the holder's lease has ended at `now`. The fence rises by one with
+        each claim, the lease ends at `now + lease` (seconds). None: somebody else holds it. `renew` and `release` are
+        for these claims as for those of runs. The guard `CursorHeld` checks the fence.
+        """
+
+    @abstractmethod
+    async def release_cursor(self, tenant: str, name: str, fence: int) -> None:
+        """Give up the claim that has this fence, if it still holds. The fence is void from then on."""
+
+    @abstractmethod
     async def audit(self, tenant: str | None = None, limit: int = 100) -> list[Audit]:
         """Audit entries, newest first."""
 
@@ -225,11 +281,11 @@ class Store(ABC):
 
     @abstractmethod
     async def renew(self, owner: str, now: float, lease: float) -> int:
-        """Extend the leases of all live runs of `owner` to `now + lease`; return how many there are."""
+        """Extend the leases of all live runs and cursors of `owner` to `now + lease`; return how many runs there are."""
 
     @abstractmethod
     async def release(self, owner: str) -> None:
-        """Give up all claims of `owner`, as a clean stop does."""
+        """Give up all claims of `owner`, on runs and cursors, as a clean stop does."""
 
 
 @dataclass(slots=True)

@@ -138,7 +138,7 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Cursor:
-    """How far a durable subscription has come."""
+    """How far a durable subscription has come: everything up to `position` is settled, or stands in a `Delivery`."""
 
     tenant: str
     name: str
@@ -147,7 +147,13 @@ class Cursor:
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """An event of a durable subscription that is not settled, or settled above the cursor."""
+    """An event of a durable subscription that is not settled, or settled above the cursor.
+
+    Attributes:
+        state: `parked`: an attempt failed, the next is due at `next_at`; `pending`: to be delivered although the cursor
+            may be past it (a dead letter that was redriven); `settled`: done with, above the cursor.
+        attempt: how many attempts have failed.
+    """
 
     tenant: str
     subscription: str
@@ -230,7 +236,8 @@ class Batch:
     """Everything one commit changes: all of it or nothing.
 
     `log` is in order; the rest is not. A row that exists is replaced, but for runs (added with `runs`, changed with
-    `moves`), keys (only ever added) and audit and log (append only).
+    `moves`), keys (only ever added), `cursors_begun` (stored only where there is no such cursor) and audit and log
+    (append only).
     """
 
     log: list[LogEntry] = field(default_factory=list)
@@ -241,6 +248,7 @@ class Batch:
     timers_done: list[str] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     cursors: list[Cursor] = field(default_factory=list)
+    cursors_begun: list[Cursor] = field(default_factory=list)
     deliveries: list[Delivery] = field(default_factory=list)
     deliveries_done: list[tuple[str, str, int]] = field(default_factory=list)
     dead_letters: list[DeadLetter] = field(default_factory=list)
@@ -294,6 +302,15 @@ class CursorAt:
 
 
 @dataclass(frozen=True, slots=True)
+class CursorHeld:
+    """The durable subscription is still under the claim that had this fence; see `Store.claim_cursor`."""
+
+    tenant: str
+    name: str
+    fence: int
+
+
+@dataclass(frozen=True, slots=True)
 class LiveRunsBelow:
     """Fewer than `limit` runs of this slug (and limit key, where given) are running or waiting."""
 
@@ -303,7 +320,7 @@ class LiveRunsBelow:
     limit_key: str | None = None
 
 
-Guard: TypeAlias = RunAt | KeyAbsent | CursorAt | LiveRunsBelow
+Guard: TypeAlias = RunAt | KeyAbsent | CursorAt | CursorHeld | LiveRunsBelow
 
 
 @dataclass(frozen=True, slots=True)
@@ -315,6 +332,7 @@ class EventQuery:
         pattern: an event pattern (`workflow_*`).
         since, until: half-open interval of event time, seconds since the epoch.
         text: words that all stand in type, subject, actor or payload, case folded.
+        where: (path, JSON value) pairs; each path (`data.items[0].sku`) must lead to a value equal to the given one.
         after, before: positions, exclusive: keyset pagination.
         newest_first: order by falling position.
         limit: at most so many rows.
@@ -331,6 +349,7 @@ class EventQuery:
     since: float | None = None
     until: float | None = None
     text: str | None = None
+    where: tuple[tuple[str, bytes], ...] = ()
     after: int | None = None
     before: int | None = None
     newest_first: bool = False

@@ -7,6 +7,7 @@ while the engine runs (a plugin switched off, a grant withdrawn) is state in `.e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar
@@ -15,7 +16,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import InvalidName
-from eventcore.kernel.names import slug, workflow_slug
+from eventcore.kernel.names import canonical_pattern, slug, workflow_slug
 
 T = TypeVar("T")
 
@@ -28,6 +29,10 @@ def _plugin_slug(name: str) -> str:
 
 def _workflow_slug(name: str) -> str:
     return _as_value_error(workflow_slug, name)
+
+
+def _event_pattern(text: str) -> str:
+    return _as_value_error(canonical_pattern, text)
 
 
 def _as_value_error(check: Callable[[str], T], text: str) -> T:
@@ -57,12 +62,21 @@ def _no_twins(table: Any) -> Any:
     return table
 
 
+def _hook_name(name: str) -> str:
+    if not re.fullmatch(r"on_[a-z0-9][a-z0-9_]{0,124}", name):
+        raise ValueError("should be the name of a hook, such as on_message")
+    return name
+
+
 def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(names))
 
 
 PluginSlug = Annotated[str, AfterValidator(_plugin_slug)]
+Pattern = Annotated[str, AfterValidator(_event_pattern)]
 WorkflowSlug = Annotated[str, AfterValidator(_workflow_slug)]
+HookName = Annotated[str, AfterValidator(_hook_name)]
+Seconds = Annotated[float, Field(gt=0, le=3600)]
 Text = Annotated[str, Field(min_length=1, max_length=4096)]
 
 # The models are strict, so that "yes" is no boolean and "60" no number; TOML has only lists, hence strict=False here.
@@ -130,6 +144,13 @@ class PluginSettings(Section):
         description="Time limit of a plugin call whose manifest sets none. Seconds.",
         examples=[10],
     )
+    emit_rate: float = Field(
+        default=1000.0,
+        gt=0,
+        le=1_000_000,
+        description="Events that one plugin may emit in a second; twice as many at once.",
+        examples=[100],
+    )
     grants: Annotated[dict[PluginSlug, Words], BeforeValidator(_no_twins)] = Field(
         default_factory=dict,
         description="Permissions granted to a plugin at first sight. Lists of permission words by slug.",
@@ -164,6 +185,34 @@ class HookSettings(Section):
         description="Hook files of the policy tier: their gates come first, and one that fails denies. List of slugs.",
         examples=[["secret-leak-gate"]],
     )
+    reload: bool = Field(
+        default=False,
+        description="Whether a hook file that changes is read again while the engine runs. Boolean.",
+        examples=[True],
+    )
+    keep_denied_payloads: bool = Field(
+        default=False,
+        description="Whether the record of a denied call holds the payload itself, not only its hash. Boolean.",
+        examples=[True],
+    )
+    timeouts: dict[HookName, Seconds] = Field(
+        default_factory=dict,
+        description="Time limit of one handler, in place of the hook's own. Seconds by hook.",
+        examples=[{"on_message": 3.0}],
+    )
+    budgets: dict[HookName, Seconds] = Field(
+        default_factory=dict,
+        description="Time limit of all handlers of a call together, in place of the hook's own. Seconds by hook.",
+        examples=[{"on_message": 10.0}],
+    )
+    settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
+        default_factory=dict,
+        description=(
+            "Settings of a hook file, which it finds as `settings`. Tables by slug; a value "
+            '{secret = "NAME"} is looked up among the secrets.'
+        ),
+        examples=[{"rate-limit-gate": {"per_minute": 20}}],
+    )
 
 
 class WorkflowSettings(Section):
@@ -180,6 +229,29 @@ class WorkflowSettings(Section):
     )
     disabled: WorkflowSlugs = Field(
         default=(), description="Workflows that never start, whatever else says so. List of slugs."
+    )
+
+
+class HistorySettings(Section):
+    """How much of the past is kept. What a subscription, a dead letter or a live run needs is never removed."""
+
+    keep: float = Field(
+        default=7_776_000.0,
+        ge=0,
+        le=3_153_600_000,
+        description="How long events are kept (7776000 is 90 days); 0 keeps them for ever. Seconds.",
+        examples=[604_800],
+    )
+    max_size: int = Field(
+        default=0,
+        ge=0,
+        description="The oldest events are removed while the store takes more than this; 0 for no limit. Bytes.",
+        examples=[1_073_741_824],
+    )
+    keep_types: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(_unique)] = Field(
+        default=(),
+        description="Events that are never removed by age or size. List of types and patterns.",
+        examples=[["order_*"]],
     )
 
 
@@ -201,6 +273,7 @@ class Settings(Section):
     plugins: PluginSettings = Field(default=PluginSettings(), description="Which plugins run, and with what.")
     hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")
     workflows: WorkflowSettings = Field(default=WorkflowSettings(), description="Which workflows can be started.")
+    history: HistorySettings = Field(default=HistorySettings(), description="How much of the past is kept.")
     secrets: SecretSettings = Field(default=SecretSettings(), description="Where secrets are read from.")
 
     @classmethod

@@ -48,13 +48,23 @@ class Metric:
 
 #: Every metric that EventCore records.
 METRICS: tuple[Metric, ...] = (
-    Metric("eventcore_emits_total", "counter", "Events committed.", ("type",)),
+    Metric("eventcore_emits_total", "counter", "Events emitted and taken in.", ("type",)),
+    Metric("eventcore_pending_emits", "gauge", "Events of emit_nowait that wait to be committed."),
     Metric("eventcore_deliveries_total", "counter", "Settled deliveries.", ("subscription", "outcome")),
     Metric("eventcore_subscription_backlog", "gauge", "Events waiting for a subscription.", ("subscription",)),
+    Metric(
+        "eventcore_overflows_total", "counter", "Events that a full buffer had no room for.", ("subscription", "policy")
+    ),
+    Metric("eventcore_loops_total", "counter", "Emits refused by the loop guard.", ("reason",)),
+    Metric("eventcore_retries_total", "counter", "Failed attempts that are made again.", ("subscription",)),
+    Metric("eventcore_dead_letters_total", "counter", "Events put into the dead letters.", ("subscription",)),
     Metric("eventcore_commit_group_size", "histogram", "Batches in one commit of the store.", (), _SIZES),
     Metric("eventcore_commit_seconds", "histogram", "Duration of one commit of the store.", (), _SECONDS),
+    Metric("eventcore_pruned_total", "counter", "Events and step events that left the history.", ("kind",)),
     Metric("eventcore_hook_calls_total", "counter", "Hook calls.", ("hook", "outcome")),
     Metric("eventcore_hook_seconds", "histogram", "Duration of a hook call.", ("hook",), _SECONDS),
+    Metric("eventcore_hook_failures_total", "counter", "Hook handlers that did not answer.", ("plugin", "outcome")),
+    Metric("eventcore_hook_degraded", "gauge", "Whether a plugin's hook handlers are not asked, 1 or 0.", ("plugin",)),
     Metric("eventcore_runs_total", "counter", "Runs that ended.", ("slug", "status")),
     Metric("eventcore_run_seconds", "histogram", "Time from a run's start to its end.", ("slug",), _LONG_SECONDS),
     Metric("eventcore_steps_total", "counter", "Step attempts that ended.", ("slug", "outcome")),
@@ -78,6 +88,9 @@ class NullMetrics:
         """Do nothing."""
 
     def gauge(self, name: str, value: float, **labels: str) -> None:
+        """Do nothing."""
+
+    def collector(self, collect: Callable[[], None]) -> None:
         """Do nothing."""
 
     def text(self) -> str:
@@ -108,6 +121,7 @@ class PrometheusMetrics:
         self._families = {metric.name: _Family(metric, _make(prometheus, metric, self._registry)) for metric in metrics}
         self._lock = threading.Lock()
         self._warned: set[str] = set()
+        self._collectors: list[Callable[[], None]] = []
         # What is recorded often goes through this: (name, labels as given) -> bound method of the child.
         self._fast: dict[tuple[str, Kind, tuple[tuple[str, str], ...]], Callable[[float], None]] = {}
 
@@ -123,8 +137,19 @@ class PrometheusMetrics:
         """Set the gauge `name`."""
         (self._fast.get((name, "gauge", tuple(labels.items()))) or self._find(name, "gauge", labels))(value)
 
+    def collector(self, collect: Callable[[], None]) -> None:
+        """Call `collect` before each reading, on the thread that reads. One that fails is logged."""
+        self._collectors.append(collect)
+
     def text(self) -> str:
         """Everything in the Prometheus text format, version 0.0.4."""
+        for collect in tuple(self._collectors):
+            try:
+                collect()
+            except Exception:
+                _log.exception("metrics could not be collected")
+                if self._strict:
+                    raise
         text: bytes = self._generate(_WithoutCreated(self._registry))
         return text.decode()
 

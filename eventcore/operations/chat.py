@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventcore.engine import Engine
-from eventcore.hooks.caller import HookOutcome
+from eventcore.hooks.outcome import HookOutcome
 from eventcore.kernel.context import caller
 
 

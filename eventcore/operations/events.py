@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Awaitable, Callable
-from datetime import datetime, timedelta
 from typing import Any
 
+from eventcore.bus.outcome import Receipt
 from eventcore.engine import Engine
+from eventcore.kernel.cloudevents import to_cloudevent
 from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.event import Event
 from eventcore.operations.shapes import tree
-from eventcore.workflows.definition import seconds
+from eventcore.operations.times import when
 
 _MAX_PAGE = 10_000
+_FORMATS: dict[str, Callable[[Event], dict[str, Any]]] = {"events": Event.as_dict, "cloudevents": to_cloudevent}
 
 
 async def emit(
@@ -28,21 +30,36 @@ async def emit(
     receipt = await engine.bus.emit(
         type, data, subject=subject, key=key, source=source, idempotency_key=idempotency_key
     )
+    return _receipt(receipt)
+
+
+async def emit_cloudevent(engine: Engine, body: Any) -> dict[str, Any]:
+    """Record a CloudEvent from outside, or each of a batch of them; return the receipt, or the receipts."""
+    if isinstance(body, list):
+        receipts = await engine.bus.emit_cloudevents(body)
+        return {"receipts": [_receipt(one) for one in receipts]}
+    return _receipt(await engine.bus.emit_cloudevent(body))
+
+
+def _receipt(receipt: Receipt) -> dict[str, Any]:
     return {"id": receipt.id, "position": receipt.position, "duplicate": receipt.duplicate}
 
 
-def _when(text: str | float | None, name: str) -> datetime | timedelta | float | None:
-    """A duration back from now (`2h`), an ISO instant, or seconds since the epoch."""
-    if text is None or isinstance(text, int | float):
-        return text
-    try:
-        return timedelta(seconds=seconds(text))
-    except ValueError:
-        pass
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise InvalidInput(f"{name} {text!r} is neither a duration like 2h nor an ISO time") from None
+async def emit_line(
+    engine: Engine,
+    type: str | None = None,
+    data: Any = None,
+    subject: str | None = None,
+    key: str | None = None,
+    source: str = "/cli",
+    cloudevents: list[Any] | None = None,
+) -> dict[str, Any]:
+    """One line of a file: CloudEvents, or a fact as for `events.emit`."""
+    if cloudevents is not None:
+        return await emit_cloudevent(engine, cloudevents)
+    if type is None:
+        raise InvalidInput("a line has a type, or holds CloudEvents")
+    return await emit(engine, type, data, subject, key, source)
 
 
 async def list_events(
@@ -56,15 +73,19 @@ async def list_events(
     since: str | float | None = None,
     until: str | float | None = None,
     text: str | None = None,
+    where: dict[str, Any] | None = None,
     after: int | None = None,
     before: int | None = None,
     limit: int = 50,
     newest: bool = True,
+    format: str = "events",
 ) -> list[dict[str, Any]]:
     """Recorded events that satisfy all conditions: the newest `limit` of them, oldest first.
 
-    With `newest=False` (or `after`), the oldest `limit` of them.
+    With `newest=False` (or `after`), the oldest `limit` of them. `format` is `events` or `cloudevents`.
     """
+    if format not in _FORMATS:
+        raise InvalidInput(f"format is {' or '.join(_FORMATS)}, not {format!r:.40}")
     if not 1 <= limit <= _MAX_PAGE:
         raise InvalidInput(f"limit is between 1 and {_MAX_PAGE:,}")
     backwards = newest and after is None
@@ -75,15 +96,16 @@ async def list_events(
         actor=actor,
         run=run,
         correlation=correlation,
-        since=_when(since, "since"),
-        until=_when(until, "until"),
+        since=when(since, "since"),
+        until=when(until, "until"),
         text=text,
+        where=where,
         after=after,
         before=before,
         newest_first=backwards,
         limit=limit,
     )
-    found = [event.as_dict() async for event in query]
+    found = [_FORMATS[format](event) async for event in query]
     return found[::-1] if backwards else found
 
 
@@ -95,14 +117,29 @@ async def show(engine: Engine, id: str) -> dict[str, Any]:
 
 
 async def tail(
-    engine: Engine, send: Callable[[Any], Awaitable[None]], pattern: str = "**", past: int = 0
+    engine: Engine,
+    send: Callable[[Any], Awaitable[None]],
+    pattern: str = "**",
+    past: int = 0,
+    after: int | None = None,
 ) -> dict[str, Any]:
-    """Send events as they are committed, until the caller goes away; first the newest `past` recorded ones."""
+    """Send events as they are committed, until the caller goes away.
+
+    Args:
+        past: first the newest so many recorded ones.
+        after: first all recorded ones after this position: goes on where an earlier call ended, without a gap.
+    """
+    if past and after is not None:
+        raise InvalidInput("give past or after, not both")
+    last = 0
+    if after is not None:
+        # Most of it before listening begins: the stream's buffer holds emits back when it is full.
+        last = await _send_past(engine, send, pattern, after)
     async with engine.bus.stream(pattern) as events:
-        last = 0
-        if past:
-            wanted = None if pattern == "**" else pattern
-            for event in await list_events(engine, type=wanted, limit=past):
+        if after is not None:
+            last = await _send_past(engine, send, pattern, last)
+        elif past:
+            for event in await list_events(engine, type=pattern, limit=past):
                 last = event["position"]
                 await send(event)
         async for new in events:
@@ -111,7 +148,16 @@ async def tail(
     return {}
 
 
+async def _send_past(engine: Engine, send: Callable[[Any], Awaitable[None]], pattern: str, after: int) -> int:
+    """Send everything recorded after a position; return the last one sent."""
+    async for event in engine.history.query(type=pattern, after=after):
+        if not event.imported:
+            await send(event.as_dict())
+        after = event.position
+    return after
+
+
 async def summary(engine: Engine, after: int = 0) -> dict[str, Any]:
     """Counts by event type of everything recorded after a position."""
-    counts = Counter([event.type async for event in engine.history.query(after=after)])
+    counts = {str(row.value): row.count for row in await engine.history.count("type", after=after)}
     return {"events": sum(counts.values()), "by_type": dict(sorted(counts.items())), "after": after}

@@ -9,7 +9,7 @@ from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidInput
 from eventcore.operations.shapes import instant, plugin_row
 
-STATES = ("enabled", "disabled", "discovered", "failed")
+STATES = ("enabled", "degraded", "disabled", "discovered", "failed")
 
 
 async def list_plugins(

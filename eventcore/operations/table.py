@@ -11,7 +11,7 @@ from eventcore.engine import Engine
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, NotFound
 from eventcore.kernel.names import did_you_mean
-from eventcore.operations import chat, events, hooks, plugins, runs, status, workflows
+from eventcore.operations import chat, deadletters, events, history, hooks, plugins, replays, runs, status, workflows
 
 Send = Callable[[Any], Awaitable[None]]
 Operation = Callable[..., Awaitable[Any]]
@@ -21,13 +21,28 @@ OPERATIONS: dict[str, Operation] = {
     "status": status.status,
     "settle": status.settle,
     "chat.say": chat.say,
+    "deadletters.list": deadletters.list_letters,
+    "deadletters.show": deadletters.show,
+    "deadletters.redrive": deadletters.redrive,
+    "deadletters.drop": deadletters.drop,
+    "backup": history.backup,
     "events.emit": events.emit,
+    "events.emit_cloudevent": events.emit_cloudevent,
+    "events.emit_line": events.emit_line,
+    "events.count": history.count,
+    "events.explain": history.explain,
+    "events.prune": history.prune,
+    "events.export": history.export,
+    "events.import": history.import_events,
     "events.list": events.list_events,
     "events.show": events.show,
     "events.tail": events.tail,
+    "events.replay": replays.replay,
     "events.summary": events.summary,
     "hooks.call": chat.call,
     "hooks.list": hooks.list_hooks,
+    "hooks.explain": hooks.explain,
+    "hooks.reload": hooks.reload,
     "intents.run": plugins.run,
     "plugins.list": plugins.list_plugins,
     "plugins.info": plugins.info,

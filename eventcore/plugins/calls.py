@@ -20,6 +20,7 @@ from eventcore.kernel.errors import (
     AccessDenied,
     EventCoreError,
     InvalidInput,
+    NoResponder,
     PluginFailed,
     PluginTimeout,
     UnknownIntent,
@@ -110,6 +111,17 @@ class Calls:
             raise
         await self._record_success(target, call_id, intent, params, done, context, self._clock.monotonic() - began)
         return done
+
+    async def respond(self, target: str, params: Mapping[str, Any], timeout: float, context: CallContext) -> Any:
+        """Answer a request that came over the bus.
+
+        Raises:
+            NoResponder: no enabled plugin has this slug or intent, and no in-process function answers it.
+        """
+        if self._registry.answering(target) is None:
+            unknown = self._unknown(target)
+            raise NoResponder(unknown.message, hint=unknown.hint)
+        return (await self.run(target, params, context, timeout=timeout)).result
 
     async def _record_success(
         self,

@@ -7,7 +7,6 @@ they go into the commit that records the call's success, and an error drops them
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from eventcore.bus.bus import Bus
@@ -24,8 +23,6 @@ _LEVELS = {name: getattr(logging, name.upper()) for name in ("debug", "info", "w
 _MAX_MEMORY = 256 * 1024
 _MAX_STAGED = 1000
 
-Request = Callable[[str, dict[str, Any], float, CallContext], Awaitable[Any]]
-
 
 class HostServices:
     """The services of one engine that plugin code can reach; makes one `CallApi` a call."""
@@ -39,10 +36,9 @@ class HostServices:
         ids: Ids,
         metrics: Metrics,
         starter: WorkflowStarter,
-        request: Request,
     ) -> None:
         self.bus, self.store, self.clock, self.ids = bus, store, clock, ids
-        self.metrics, self.starter, self.request = metrics, starter, request
+        self.metrics, self.starter = metrics, starter
 
     def for_call(self, record: PluginRecord, context: CallContext, *, effects: bool = True) -> CallApi:
         """The API of one call. `effects=False`: a gate or filter, which may only look."""
@@ -116,6 +112,7 @@ class CallApi:
         data = bus.types.check(name, params.get("data"))
         source = f"/plugins/{self._record.slug}"
         event = bus.build(name, data, self._context, source=source, key=params.get("key"))
+        bus.check(event)
         if params.get("now"):
             await bus.commit(Batch(log=[event]))
             return {"id": event.id, "position": event.position}
@@ -161,4 +158,5 @@ class CallApi:
         await self._need(PluginPermission.PLUGIN_COMMUNICATION, f"call {intent}")
         await self._may_change(f"call {intent}")
         timeout = max(0.001, min(float(params.get("timeout", 10)), 3600.0))
-        return await self._services.request(intent, dict(params.get("params") or {}), timeout, self._context)
+        asked = dict(params.get("params") or {})
+        return await self._services.bus.request(intent, asked, timeout=timeout, context=self._context)

@@ -11,9 +11,10 @@ import anyio
 
 from eventcore.bus.bus import Bus
 from eventcore.bus.subscription import Subscription
+from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.registry import Answer, ChatCommand, Handler
-from eventcore.hooks.specs import HOOKS
+from eventcore.hooks.specs import HookSpec, likely_slip
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed
 from eventcore.kernel.event import Event
@@ -62,6 +63,8 @@ class Lifecycle:
         self._hooks, self._bus, self._store, self._clock, self._ids = hooks, bus, store, clock, ids
         self._metrics, self._tenant, self._grants, self._changed = metrics, tenant, grants, changed
         self._subscriptions: dict[str, list[Subscription]] = {}
+        hooks.specs.listeners.append(self._hook_declared)
+        hooks.room.owners.append(self._health_changed)
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -93,6 +96,10 @@ class Lifecycle:
             if row.content_hash == record.content_hash and row.raw_registered:
                 record.registered = decode(row.raw_registered)["registered"]
             await self._register(record)
+            if row.state == "degraded":
+                # Still degraded, and tried again after the usual time: a restart does not mend a plugin.
+                self._hooks.room.breaker.trip(record.slug, self._clock.monotonic())
+                return
             record.state, record.reason = "enabled", None
         except EventCoreError as error:
             record.state, record.reason = "failed", str(error)
@@ -110,6 +117,8 @@ class Lifecycle:
         """
         record.described()
         before = record.state
+        if record.state == "degraded":
+            await self._mend(record, context)
         if record.enabled:
             return
         record.granted = self._grant(record, grants)
@@ -134,6 +143,21 @@ class Lifecycle:
         record.state, record.reason, record.since = "disabled", reason, self._clock.now()
         await self._note(record, "plugin_disabled", before, context)
         self._changed()
+
+    async def _mend(self, record: PluginRecord, context: CallContext) -> None:
+        """The operator says that a degraded plugin is well again."""
+        self._hooks.room.breaker.forget(record.slug)
+        record.state, record.reason, record.since = "enabled", None, self._clock.now()
+        await self._note(record, "plugin_enabled", "degraded", context)
+
+    def _health_changed(self, owner: str, change: Change, reason: str) -> Batch | None:
+        """The hooks stopped asking a plugin, or ask it again: the row to store with the event that says so."""
+        record = self._registry.records.get(owner)
+        if record is None or not record.enabled:
+            return None
+        record.state, record.since = "degraded" if change == "degraded" else "enabled", self._clock.now()
+        record.reason = reason if change == "degraded" else None
+        return Batch(plugin_states=[self._row(record)])
 
     def _grant(self, record: PluginRecord, grants: Iterable[str]) -> frozenset[PluginPermission]:
         manifest = record.described()
@@ -163,9 +187,9 @@ class Lifecycle:
         try:
             if record.registered is None:
                 record.registered = await self._load(record)
-            handlers = self._handlers(record)
-            self._hooks.registry.register(handlers, self._commands(record))
+            self._hooks.registry.register(self._handlers(record), self._commands(record))
             self._subscribe(record)
+            self._warn_of_slips(record)
         except BaseException:
             self._unregister(record)
             raise
@@ -175,6 +199,10 @@ class Lifecycle:
     def _unregister(self, record: PluginRecord) -> None:
         self._registry.give_up(record)
         self._hooks.registry.unregister(record.slug)
+        self._hooks.room.breaker.forget(record.slug)
+        self._unsubscribe(record)
+
+    def _unsubscribe(self, record: PluginRecord) -> None:
         for subscription in self._subscriptions.pop(record.slug, []):
             self._bus.unsubscribe(subscription)
 
@@ -190,6 +218,7 @@ class Lifecycle:
     def _handlers(self, record: PluginRecord) -> list[Handler]:
         manifest, registered = record.described(), record.registered or {}
         found = {item["function"]: item for item in registered.get("hooks", ())}
+        found |= {item["function"]: item for item in self._declared_hooks(record)}
         if manifest.hooks is not None:
             self._check_listed(record, manifest.hooks, found)
         handlers = []
@@ -203,12 +232,34 @@ class Lifecycle:
             handlers.append(self._handler(record, item))
         return handlers
 
+    def _declared_hooks(self, record: PluginRecord) -> list[dict[str, Any]]:
+        """Functions of hooks that the embedder declared. The worker knows the standard ones only, and says `events`."""
+        plain = {"stage": "reply", "priority": 0, "before": (), "after": (), "recheck": False}
+        return [
+            {**plain, **item, "hook": f"on_{item['event']}"}
+            for item in (record.registered or {}).get("events", ())
+            if f"on_{item['event']}" in self._hooks.specs
+        ]
+
+    def _hook_declared(self, spec: HookSpec) -> None:
+        for record in self._registry:
+            events = [item["event"] for item in (record.registered or {}).get("events", ())]
+            if record.enabled and spec.name.removeprefix("on_") in events:
+                self._hooks.registry.replace(record.slug, self._handlers(record), self._commands(record))
+                self._unsubscribe(record)
+                self._subscribe(record)
+
+    def _warn_of_slips(self, record: PluginRecord) -> None:
+        for item in (record.registered or {}).get("events", ()):
+            if meant := likely_slip(item["function"]):
+                log.warning("%s: did you mean %s with %s?", record.slug, meant, item["function"])
+
     def _check_listed(self, record: PluginRecord, listed: Sequence[str], found: Mapping[str, Any]) -> None:
         present = {item["hook"] for item in found.values()}
         if (record.registered or {}).get("commands"):
             present.add("on_command")
         for hook in listed:
-            if hook in HOOKS and hook not in present:
+            if hook in self._hooks.specs and hook not in present:
                 raise InvalidInput(f"{record.slug} lists the hook {hook} but has no function {hook}")
 
     def _reads_chat(self, record: PluginRecord) -> bool:
@@ -248,6 +299,8 @@ class Lifecycle:
     def _hook_call(self, record: PluginRecord, kind: str, function: str) -> Any:
         async def call(args: tuple[Any, ...], context: CallContext, *, effects: bool, timeout: float) -> Answer:
             api = self._services.for_call(record, context, effects=effects)
+            if PluginPermission.FILESYSTEM_READ not in record.granted and kind == "hook":
+                args = tuple(_without_path(arg) for arg in args)
             if kind == "command":
                 params: dict[str, Any] = {"command": args[0], "args": args[1]}
             else:
@@ -267,6 +320,8 @@ class Lifecycle:
     def _subscribe(self, record: PluginRecord) -> None:
         """Module functions `on_<event>` subscribe to that event, as far as the grants reach."""
         for item in (record.registered or {}).get("events", ()):
+            if f"on_{item['event']}" in self._hooks.specs:
+                continue
             subscription = self._bus.subscribe(
                 item["event"],
                 self._event_handler(record, item["function"]),
@@ -290,7 +345,10 @@ class Lifecycle:
                 context=self._calls.about(record, context),
             )
             if api.staged:
-                await self._bus.commit(api.staged, api.guards)
+                if (staging := self._bus.staging()) is not None:
+                    staging.add(api.staged, api.guards)
+                else:
+                    await self._bus.commit(api.staged, api.guards)
             return answer["result"]
 
         return handle
@@ -299,11 +357,7 @@ class Lifecycle:
 
     async def _note(self, record: PluginRecord, type: str, before: str, context: CallContext, **more: Any) -> None:
         """One commit: the state, the event, and the audit entry."""
-        manifest = record.described()
-        raw = encode({"registered": record.registered, "granted": sorted(map(str, record.granted))})
-        row = PluginState(
-            self._tenant, record.slug, record.state, record.reason, record.since, record.content_hash, raw
-        )
+        manifest, row = record.described(), self._row(record)
         data = {"plugin": record.slug, "version": manifest.version, "reason": record.reason, **more}
         batch = Batch(plugin_states=[row])
         if type == "plugin_enabled":
@@ -323,6 +377,19 @@ class Lifecycle:
         )
         with anyio.CancelScope(shield=True):
             await self._bus.commit(batch)
+
+    def _row(self, record: PluginRecord) -> PluginState:
+        raw = encode({"registered": record.registered, "granted": sorted(map(str, record.granted))})
+        return PluginState(
+            self._tenant, record.slug, record.state, record.reason, record.since, record.content_hash, raw
+        )
+
+
+def _without_path(payload: Any) -> Any:
+    """An uploaded file's path is for plugins that may read files."""
+    if isinstance(payload, dict) and "sha256" in payload and "path" in payload:
+        return {key: value for key, value in payload.items() if key != "path"}
+    return payload
 
 
 def _granted(row: PluginState, record: PluginRecord) -> frozenset[PluginPermission]:

@@ -28,7 +28,7 @@ class PluginRecord:
         folder: its folder's path, as discovery named it; `path` is the same as a `Path`.
         origin: `home`, `catalogue`, or the search folder it came from.
         manifest: None if it could not be read; `problems` then says why.
-        state: `discovered`, `enabled`, `disabled` or `failed`.
+        state: `discovered`, `enabled`, `degraded`, `disabled` or `failed`.
         reason: why it is in that state, where there is something to say.
         since: when the state began, seconds since the epoch; 0 for the state it was found in.
         granted: the permissions that it has.
@@ -54,7 +54,8 @@ class PluginRecord:
 
     @property
     def enabled(self) -> bool:
-        return self.state == "enabled"
+        """Whether it is in use. Degraded, its intents are still answered, but its hook handlers are left out."""
+        return self.state in ("enabled", "degraded")
 
     def described(self) -> PluginManifest:
         """The manifest.

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from eventcore.kernel.errors import Conflict
-from eventcore.kernel.records import Batch, CursorAt, Guard, KeyAbsent, LiveRunsBelow, RunAt
+from eventcore.kernel.records import Batch, CursorAt, CursorHeld, Guard, KeyAbsent, LiveRunsBelow, RunAt
 
 
 class View(Protocol):
@@ -26,6 +26,10 @@ class View(Protocol):
 
     def cursor_position(self, tenant: str, name: str) -> int:
         """Where a cursor stands, 0 if there is none."""
+        ...
+
+    def cursor_fence(self, tenant: str, name: str) -> int | None:
+        """The fence of the claim on a cursor, or None if nobody holds it."""
         ...
 
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
@@ -62,6 +66,9 @@ def _broken(guard: Guard, view: View) -> str | None:
             found = view.cursor_position(guard.tenant, guard.name)
             moved = found != guard.position
             return f"the cursor {guard.name!r} is at {found}, not at {guard.position}" if moved else None
+        case CursorHeld():
+            held = view.cursor_fence(guard.tenant, guard.name) == guard.fence
+            return None if held else f"the subscription {guard.name!r} was claimed by another engine, or given up"
         case LiveRunsBelow():
             found = view.live_runs(guard.tenant, guard.slug, guard.limit_key)
             full = found >= guard.limit

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TypeAlias
+import re
+from collections.abc import Callable, Iterable
+from typing import Any, TypeAlias
 
+from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.event import Event
-from eventcore.kernel.json import encode
+from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import pattern
 from eventcore.kernel.records import EventQuery
 
@@ -58,6 +60,9 @@ def matcher(query: EventQuery) -> Callable[[Event], bool]:
         tests.append(lambda event: event.at >= since)
     if (until := query.until) is not None:
         tests.append(lambda event: event.at < until)
+    if query.where:
+        fits = where_test(query.where)
+        tests.append(lambda event: fits(event.raw))
     if words := words_of(query.text):
         tests.append(lambda e: holds_words(words, plain_text(e.type, e.subject, e.actor), e.raw))
     return lambda event: all(test(event) for test in tests)
@@ -65,3 +70,57 @@ def matcher(query: EventQuery) -> Callable[[Event], bool]:
 
 def _equals(name: str, wanted: str) -> Callable[[Event], bool]:
     return lambda event: getattr(event, name) == wanted
+
+
+_STEP = re.compile(r"\.([^.\[\]]+)|\[(\d{1,9})\]")
+_MISSING = object()
+
+
+def where_test(pairs: Iterable[tuple[str, bytes]]) -> Callable[[bytes], bool]:
+    """A test of payloads: whether each path leads to a value equal to the given JSON.
+
+    Raises:
+        InvalidInput: a path does not begin with `data`, or is none.
+    """
+    wanted = [(_steps(path), decode(raw, what=path)) for path, raw in pairs]
+
+    def test(raw: bytes) -> bool:
+        data = decode(raw)
+        return all(_same(_at(data, steps), value) for steps, value in wanted)
+
+    return test
+
+
+def _steps(path: str) -> tuple[str, ...]:
+    rest = path.removeprefix("data")
+    steps = [name or index for name, index in _STEP.findall(rest)]
+    if not path.startswith("data") or "".join(m[0] for m in _STEP.finditer(rest)) != rest:
+        raise InvalidInput(f"{path!r:.80} is no path into the data", hint="write data.items[0].sku=VALUE")
+    return tuple(steps)
+
+
+def _at(value: Any, steps: tuple[str, ...]) -> Any:
+    for step in steps:
+        if isinstance(value, dict):
+            value = value.get(step, _MISSING)
+        elif isinstance(value, list) and step.isdecimal() and int(step) < len(value):
+            value = value[int(step)]
+        else:
+            return _MISSING
+    return value
+
+
+def _same(found: Any, wanted: Any) -> bool:
+    # In JSON true is not 1, though Python says it is.
+    return bool(found == wanted) and isinstance(found, bool) == isinstance(wanted, bool)
+
+
+def status_of(raw: bytes) -> str | None:
+    """The `status` of a payload that has one."""
+    status = _at(decode(raw), ("status",)) if b'"status"' in raw else None
+    return status if isinstance(status, str) else None
+
+
+def matches_one(patterns: Iterable[str], type_: str) -> bool:
+    """Whether a type matches one of the patterns."""
+    return any(pattern(text).fullmatch(type_) for text in patterns)

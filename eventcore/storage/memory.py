@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
 from dataclasses import replace
@@ -36,17 +36,23 @@ from eventcore.kernel.records import (
     Schedule,
     Timer,
 )
+from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, ordered
 from eventcore.storage.admission import admit
-from eventcore.storage.matching import holds_words, matcher, page_size, words_of
+from eventcore.storage.matching import holds_words, matcher, matches_one, page_size, status_of, words_of
 from eventcore.storage.watchers import Watchers
+
+#: About what an event takes besides its payload, in bytes.
+_ROW_BYTES = 1000
 
 
 class _Tables:
     """The rows, and how a batch changes them. Implements `eventcore.storage.admission.View`."""
 
     def __init__(self) -> None:
-        # Entry n of the log has position n + 1.
-        self.log: list[LogEntry] = []
+        # Entry n of the log has position n + 1. None: it was pruned; positions are never given again.
+        self.log: list[LogEntry | None] = []
+        # Indexes of step events that have left the history.
+        self.hidden: set[int] = set()
         self.by_id: dict[str, list[int]] = defaultdict(list)
         self.by_run: dict[str, list[int]] = defaultdict(list)
         self.runs: dict[str, Run] = {}
@@ -56,6 +62,8 @@ class _Tables:
         self.timers: dict[str, Timer] = {}
         self.keys: dict[tuple[str, str, str], Key] = {}
         self.cursors: dict[tuple[str, str], Cursor] = {}
+        # Owner (None: given up), fence, end of the lease.
+        self.claims: dict[tuple[str, str], tuple[str | None, int, float]] = {}
         self.deliveries: dict[tuple[str, str, int], Delivery] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
         self.plugin_states: dict[tuple[str, str], PluginState] = {}
@@ -75,6 +83,10 @@ class _Tables:
         row = self.cursors.get((tenant, name))
         return 0 if row is None else row.position
 
+    def cursor_fence(self, tenant: str, name: str) -> int | None:
+        owner, fence, _ = self.claims.get((tenant, name), (None, 0, 0.0))
+        return None if owner is None else fence
+
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
         return sum(
             run.status in ("running", "waiting")
@@ -82,6 +94,24 @@ class _Tables:
             and (limit_key is None or run.limit_key == limit_key)
             for run in self.live.values()
         )
+
+    def prunable(self, request: Prune) -> Iterator[int]:
+        """Indexes of what may be removed, oldest first; see `Prune`."""
+        passed: dict[str, int] = {}
+        for cursor in self.cursors.values():
+            passed[cursor.tenant] = min(cursor.position, passed.get(cursor.tenant, cursor.position))
+        held = {row.position for row in self.deliveries.values()} | {row.position for row in self.dead_letters.values()}
+        for index, event in self.shown(range(len(self.log))):
+            if (
+                (request.tenant in (None, event.tenant))
+                and (request.before is None or event.at < request.before)
+                and (not request.patterns or matches_one(request.patterns, event.type))
+                and not matches_one(request.keep, event.type)
+                and index < passed.get(event.tenant, index + 1)
+                and index + 1 not in held
+                and event.run not in self.live
+            ):
+                yield index
 
     def apply(self, batch: Batch) -> int:
         """Store the batch; return what `commit` returns. Removals come before additions, as in every backend."""
@@ -93,6 +123,8 @@ class _Tables:
         self.definitions.update((row.hash, row) for row in batch.definitions)
         self.timers.update((row.id, row) for row in batch.timers)
         self.keys.update(((row.tenant, row.scope, row.key), row) for row in batch.keys)
+        for begun in batch.cursors_begun:
+            self.cursors.setdefault((begun.tenant, begun.name), begun)
         self.cursors.update(((row.tenant, row.name), row) for row in batch.cursors)
         self.deliveries.update(((row.tenant, row.subscription, row.position), row) for row in batch.deliveries)
         self.dead_letters.update((row.id, row) for row in batch.dead_letters)
@@ -136,11 +168,37 @@ class _Tables:
         for schedule in batch.schedules_done:
             self.schedules.pop(schedule, None)
 
+    def give_up(self, cursor: tuple[str, str]) -> None:
+        self.claims[cursor] = (None, self.claims[cursor][1], 0.0)
+
     def event_at(self, index: int) -> Event:
         """The log entry as an event of its own: nobody can change what the store holds through it."""
         entry = self.log[index]
+        assert entry is not None
         event = entry.event if isinstance(entry, JournalEntry) else entry
         return replace(event, position=index + 1, _data=[])
+
+    def shown(self, indexes: Iterable[int]) -> Iterator[tuple[int, Event]]:
+        """The events of the history at these indexes, as they are in the log."""
+        for index in indexes:
+            entry = self.log[index]
+            if entry is not None and index not in self.hidden:
+                yield index, entry.event if isinstance(entry, JournalEntry) else entry
+
+    def remove(self, index: int) -> None:
+        """Take an event out of the history; of a step event the journal keeps the row."""
+        entry = self.log[index]
+        if isinstance(entry, JournalEntry):
+            self.hidden.add(index)
+        elif entry is not None:
+            self.by_id[entry.id].remove(index)
+            self.log[index] = None
+
+
+def _span(query: EventQuery, length: int) -> range:
+    """The indexes between a query's positions."""
+    start = max(0, query.after or 0)
+    return range(start, length if query.before is None else max(start, min(query.before - 1, length)))
 
 
 class MemoryStore(Store):
@@ -197,20 +255,44 @@ class MemoryStore(Store):
     async def last_position(self) -> int:
         return len((await self._open()).log)
 
-    async def event(self, event_id: str, tenant: str | None = None) -> Event | None:
+    async def event(self, event_id: str, tenant: str | None = None, source: str | None = None) -> Event | None:
         tables = await self._open()
         found = (tables.event_at(index) for index in tables.by_id.get(event_id, ()))
-        return next((event for event in found if tenant is None or event.tenant == tenant), None)
+        return next((e for e in found if tenant in (None, e.tenant) and source in (None, e.source)), None)
 
     async def events(self, query: EventQuery) -> list[Event]:
         tables = await self._open()
         matches = matcher(query)
-        start = max(0, query.after or 0)
-        stop = len(tables.log) if query.before is None else max(start, min(query.before - 1, len(tables.log)))
-        indexes = range(stop - 1, start - 1, -1) if query.newest_first else range(start, stop)
-        entries = ((index, tables.log[index]) for index in indexes)
-        found = (i for i, entry in entries if matches(entry.event if isinstance(entry, JournalEntry) else entry))
+        span = _span(query, len(tables.log))
+        found = (i for i, e in tables.shown(reversed(span) if query.newest_first else span) if matches(e))
         return [tables.event_at(index) for index in islice(found, page_size(query.limit))]
+
+    async def counts(self, query: EventQuery, by: CountBy, every: float | None = None) -> list[EventCount]:
+        tables = await self._open()
+        matches = matcher(query)
+        counts: Counter[tuple[str | None, float | None]] = Counter()
+        for _, event in tables.shown(_span(query, len(tables.log))):
+            if matches(event):
+                value = status_of(event.raw) if by == "status" else getattr(event, by)
+                counts[value, None if every is None else int(event.at / every) * every] += 1
+        return ordered(counts)[:MAX_COUNTS]
+
+    async def prune(self, request: Prune, *, dry_run: bool = False) -> Pruned:
+        tables = await self._open()
+        found = [(i, isinstance(tables.log[i], JournalEntry)) for i in tables.prunable(request)]
+        if not dry_run:
+            found = found[: request.limit]
+            for index, _ in found:
+                tables.remove(index)
+        keys = [] if dry_run else [name for name, key in tables.keys.items() if key.expires <= request.now]
+        for name in keys:
+            del tables.keys[name]
+        steps = sum(step for _, step in found)
+        return Pruned(len(found) - steps, steps, len(keys))
+
+    async def size(self) -> int:
+        log = (entry.event if isinstance(entry, JournalEntry) else entry for entry in (await self._open()).log)
+        return sum(len(event.raw) + _ROW_BYTES for event in log if event is not None)
 
     async def journal(self, run: str) -> list[JournalEntry]:
         tables = await self._open()
@@ -284,6 +366,9 @@ class MemoryStore(Store):
         rows = [row for row in (await self._open()).dead_letters.values() if row.tenant == tenant]
         return sorted(rows, key=lambda row: (row.at, row.id), reverse=True)[: page_size(limit)]
 
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        return (await self._open()).dead_letters.get(letter_id)
+
     async def claim(self, owner: str, now: float, lease: float, limit: int = 100) -> list[Run]:
         live = (await self._open()).live
         free = (
@@ -297,12 +382,32 @@ class MemoryStore(Store):
         return [copy(run) for run in claimed]
 
     async def renew(self, owner: str, now: float, lease: float) -> int:
-        held = [run for run in (await self._open()).live.values() if run.owner == owner]
+        tables = await self._open()
+        held = [run for run in tables.live.values() if run.owner == owner]
         for run in held:
             run.lease_until = now + lease
+        for name, (holder, fence, _) in tables.claims.items():
+            if holder == owner:
+                tables.claims[name] = (owner, fence, now + lease)
         return len(held)
 
     async def release(self, owner: str) -> None:
-        for run in (await self._open()).runs.values():
+        tables = await self._open()
+        for run in tables.runs.values():
             if run.owner == owner:
                 run.owner, run.lease_until = None, 0.0
+        for name in [name for name, claim in tables.claims.items() if claim[0] == owner]:
+            tables.give_up(name)
+
+    async def claim_cursor(self, tenant: str, name: str, owner: str, now: float, lease: float) -> int | None:
+        claims = (await self._open()).claims
+        holder, fence, until = claims.get((tenant, name), (None, 0, 0.0))
+        if holder not in (None, owner) and until > now:
+            return None
+        claims[tenant, name] = (owner, fence + 1, now + lease)
+        return fence + 1
+
+    async def release_cursor(self, tenant: str, name: str, fence: int) -> None:
+        tables = await self._open()
+        if tables.cursor_fence(tenant, name) == fence:
+            tables.give_up((tenant, name))

@@ -9,6 +9,7 @@ from weakref import WeakSet
 
 import anyio
 
+from eventcore.bus.staging import Staging
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import Conflict, IdempotencyConflict, NotFound, RunFailed, UnknownIntent
 from eventcore.kernel.event import Event
@@ -16,6 +17,7 @@ from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Invoker, Store
 from eventcore.kernel.records import LIVE, KeyAbsent, Run, RunQuery
 from eventcore.workflows.definition import Workflow
+from eventcore.workflows.explain import explain_triggers
 from eventcore.workflows.launch import Launcher, Staged
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.registry import Registry
@@ -108,10 +110,11 @@ class Workflows:
         invoker: Invoker,
         context: Callable[[], CallContext],
         reach: Callable[[str], None],
+        staging: Callable[[], Staging | None],
     ) -> None:
         self.registry, self.launcher = registry, launcher
         self._store, self._commit, self._clock, self._invoker = store, commit, clock, invoker
-        self._context, self._reach = context, reach
+        self._context, self._reach, self._staging = context, reach, staging
         self._handles: dict[str, WeakSet[RunHandle]] = {}
         self.runner: Runner | None = None
 
@@ -127,6 +130,10 @@ class Workflows:
         """All definitions, by slug."""
         return [*self.registry]
 
+    def explain(self, event: Event) -> list[dict[str, Any]]:
+        """Every trigger that listens to the event's type, with what its condition says; see `explain_triggers`."""
+        return explain_triggers(self.registry, event)
+
     async def start(
         self,
         slug: str,
@@ -136,6 +143,9 @@ class Workflows:
         context: CallContext | None = None,
     ) -> RunHandle:
         """Start a run and return once it is durable.
+
+        Inside a handler of a durable subscription the start is staged: it is committed together with the handler's
+        acknowledgement, and dropped if the handler fails. Do not wait for the run's result there.
 
         Args:
             slug: a defined workflow.
@@ -158,6 +168,8 @@ class Workflows:
                     hint=f"enable a plugin that has it: eventcore plugins list --intent {intent}",
                 )
         staged = self.launcher.stage(plan, inputs or {}, caller, key=idempotency_key)
+        if (staging := self._staging()) is not None:
+            return await self._stage(staged, staging, idempotency_key)
         handle = self._handle(staged.active.run, live=True)
         self._reach("run.before_start")
         try:
@@ -168,6 +180,24 @@ class Workflows:
             if idempotency_key is None or not isinstance(conflict.guard, KeyAbsent):
                 raise
             return await self._first(staged, idempotency_key)
+        return handle
+
+    async def _stage(self, staged: Staged, staging: Staging, key: str | None) -> RunHandle:
+        """Keep the start for the acknowledgement of the delivery being served."""
+        run = staged.active.run
+        for mine in staged.batch.keys:
+            if await self._store.key(mine.tenant, mine.scope, mine.key, self._clock.now()) is not None:
+                self.launcher.take(run.id)
+                return await self._first(staged, key or mine.key)
+        handle = self._handle(run, live=True)
+
+        def end() -> None:
+            if not staging.committed:
+                self.launcher.take(run.id)
+                self._handles.pop(run.id, None)
+
+        staging.at_end(end)
+        staging.add(staged.batch, staged.guards)
         return handle
 
     async def _first(self, staged: Staged, key: str) -> RunHandle:

@@ -168,7 +168,7 @@ class Runner:
 
     def _committed(self, entries: Sequence[LogEntry]) -> None:
         for entry in entries:
-            if type(entry) is not Event:
+            if type(entry) is not Event or entry.imported:
                 continue
             if entry.type == "workflow_started" and entry.run:
                 self._started(entry.run)

@@ -84,6 +84,27 @@ def workflows() -> list[Line]:
     return [burst, alone]
 
 
+def bus() -> list[Line]:
+    """Transient emits against bare blinker, and recorded ones of a lone publisher against bare aiosqlite."""
+    lines = {
+        str(count): Line(
+            f"bus.transient, {count} subscribers", "events/s", peer="blinker send_async", limit=Limit(least_ratio=1.0)
+        )
+        for count in (1, 10, 100)
+    }
+    lone = Line("bus.recorded, one publisher", "us", peer="aiosqlite insert + commit", limit=Limit(most_ratio=2.0))
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("bus.py", folder) as subject:
+        for _ in range(_BURSTS):
+            for name, line in lines.items():
+                taken = subject.round(name)
+                line.ours.append(taken["ours"])
+                line.peers.append(taken["peer"])
+            taken = subject.round("lone")
+            lone.ours.append(taken["ours"] * 1e6)
+            lone.peers.append(taken["peer"] * 1e6)
+    return [*lines.values(), lone]
+
+
 def workers() -> list[Line]:
     """The same ten steps, each of them a call of a sandboxed plugin."""
     burst, alone = Line("workflows.burst, sandboxed steps", "runs/s"), Line("workflows.alone, sandboxed steps", "ms")
@@ -136,6 +157,13 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
     ),
     "manifests": (manifests, (Line("manifests.json", "ms", limit=Limit(most_ratio=4.0)),)),
     "workflows": (workflows, (Line("workflows.burst", "runs/s", limit=Limit(least=300, least_ratio=5)),)),
+    "bus": (
+        bus,
+        (
+            Line("bus.transient", "events/s", limit=Limit(least_ratio=1.0)),
+            Line("bus.recorded, one publisher", "us", limit=Limit(most_ratio=2.0)),
+        ),
+    ),
     "workers": (workers, (Line("workflows.burst, sandboxed steps", "runs/s"),)),
     "store": (store, (Line("store", "batches/s"),)),
     "channel": (channel, (Line("worker", "us"),)),

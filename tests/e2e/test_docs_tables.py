@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import re
 from collections.abc import Iterable
-from dataclasses import fields
+from dataclasses import fields, replace
 from functools import cache
 from pathlib import Path
 from typing import Any, get_args
@@ -22,7 +22,8 @@ from eventcore.bus.outcome import Outcome, Receipt, Status
 from eventcore.bus.subscription import OVERFLOWS
 from eventcore.home.layout import ENVIRONMENT, Home
 from eventcore.home.settings_file import toml_value
-from eventcore.hooks.caller import CallStatus, HookOutcome, Hooks
+from eventcore.hooks.caller import Hooks
+from eventcore.hooks.outcome import CallStatus, HookOutcome
 from eventcore.hooks.registry import STAGES
 from eventcore.hooks.specs import HOOKS
 from eventcore.kernel import errors
@@ -100,6 +101,7 @@ def test_core_events_said_to_be_reserved_are_those_that_nothing_emits() -> None:
 def test_event_fields() -> None:
     full = Event("i", "t", "s", 1.0, b"1", subject="s", key="k", run="r", causation_id="c", hops=1)
     full = Event(**{f.name: getattr(full, f.name) for f in fields(full)} | {"traceparent": "t", "idempotency_key": "k"})
+    full = replace(full, ce_type="T", raw_extensions=b"{}", schema_version=2)
     assert named("events", "An event") == set(full.as_dict())
 
 

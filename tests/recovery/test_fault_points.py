@@ -15,6 +15,8 @@ from eventcore.kernel.faults import FAULT_POINTS, FaultPlan
 
 pytestmark = [pytest.mark.violent, pytest.mark.timeout(900)]
 
+#: Those on the way of runs; `test_durable_kills.py` has the rest.
+RUN_POINTS = {point: what for point, what in FAULT_POINTS.items() if not point.startswith("delivery.")}
 #: How many hits of each point are tried unless all are.
 SAMPLE = 2
 
@@ -61,12 +63,12 @@ def kill_at(site: Any, mode: str, fault: str, check: Any, driver: Any, *, certai
 
 
 def test_every_fault_point_is_reached(hits: dict[str, dict[str, int]], report: list[str]) -> None:
-    for point, what in FAULT_POINTS.items():
+    for point, what in RUN_POINTS.items():
         report.append(f"{point:20} {hits['ten'].get(point, 0):3} hits in a run of ten steps: {what}")
-    assert {point for point, count in hits["ten"].items() if count} == FAULT_POINTS.keys()
+    assert {point for point, count in hits["ten"].items() if count} == RUN_POINTS.keys()
 
 
-@pytest.mark.parametrize("point", FAULT_POINTS)
+@pytest.mark.parametrize("point", RUN_POINTS)
 def test_ten_steps_survive_a_kill(
     point: str,
     hits: dict[str, dict[str, int]],
@@ -86,7 +88,7 @@ def test_ten_steps_survive_a_kill(
     report.append(f"{point:20} killed at hit {', '.join(map(str, chosen))} of {hits['ten'][point]}; all recovered")
 
 
-EVENT_POINTS = [point for point in FAULT_POINTS if point.startswith(("emit.", "store."))] + ["run.after_start"]
+EVENT_POINTS = [point for point in RUN_POINTS if point.startswith(("emit.", "store."))] + ["run.after_start"]
 
 
 @pytest.mark.parametrize("point", EVENT_POINTS)
@@ -137,7 +139,7 @@ def test_killed_over_and_over(site: Any, check: Any, driver: Any, dice: random.R
         place = site()
         seen = [place.seen()]
         for _ in range(10 if prove else 4):
-            place.die("ten", f"{dice.choice([*FAULT_POINTS])}:{dice.randint(1, 5)}")
+            place.die("ten", f"{dice.choice([*RUN_POINTS])}:{dice.randint(1, 5)}")
             seen.append(place.seen())
         place.restart("ten")
         seen.append(place.seen())

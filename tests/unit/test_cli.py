@@ -16,7 +16,7 @@ import pytest
 from eventcore.cli import output
 from eventcore.cli.base import JsonText
 from eventcore.cli.describe import about, seconds_between, walk
-from eventcore.cli.emit import MAX_LINE, _data, _numbered
+from eventcore.cli.emit import MAX_LINE, _data, numbered
 from eventcore.cli.failure import report
 from eventcore.cli.root import COMMANDS, root
 from eventcore.kernel.errors import HomeInUse, InvalidPayload, NotFound, PluginFailed
@@ -116,7 +116,7 @@ def test_examples_in_help_parse() -> None:
     parsed = 0
     for name, command in ALL.items():
         for line in re.findall(rf"\beventcore {name}\b(.*)$", command.epilog or "", re.MULTILINE):
-            words = shlex.split(re.split(r" [|<] ", line)[0])
+            words = shlex.split(re.split(r" [|<>] ", line)[0])
             if name.endswith("validate"):
                 words = []  # the paths of its examples are not here
             command.make_context(name, words)
@@ -208,7 +208,7 @@ def test_lines_are_read_one_by_one_and_long_ones_dropped(tmp_path: Path) -> None
     long, longer = b"y" * (MAX_LINE - 1) + b"\n", b"x" * (3 * MAX_LINE) + b"\n"
     file.write_bytes(b"a\n" + longer + long + b"last")
     with file.open("rb") as source:
-        assert list(_numbered(source)) == [(1, b"a\n"), (2, None), (3, long), (4, b"last")]
+        assert list(numbered(source)) == [(1, b"a\n"), (2, None), (3, long), (4, b"last")]
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ from eventcore.kernel.event import Event
 from eventcore.kernel.faults import FaultPlan
 from eventcore.kernel.records import Batch, EventQuery, Run, RunAt, RunMove, Timer
 from eventcore.storage.sqlite import SqliteStore, schema
-from eventcore.storage.sqlite.connection import Connection
+from eventcore.storage.sqlite.connection import Connection, add_functions
 from eventcore.storage.sqlite.sql import SQL, parse
 
 pytestmark = pytest.mark.anyio
@@ -365,11 +365,13 @@ async def test_failed_migration_changes_nothing(tmp_path: Path) -> None:
 def test_every_statement_is_explained_and_valid(tmp_path: Path) -> None:
     with closing(sqlite3.connect(tmp_path / "a.db", isolation_level=None)) as connection:
         schema.prepare(connection, tmp_path / "a.db", 0.0, schema.migrations(), schema.fresh_schema())
-        connection.create_function("holds_words", 3, lambda *_: True)
+        add_functions(connection)
         for name, text in SQL.items():
             if name not in ("begin", "begin_read", "commit", "rollback"):
-                filled = text.format(table="events", conditions="1", order="ASC")
+                parts = {"table": "events", "conditions": "1", "order": "ASC", "oldest": "at", "shown": "1"}
+                filled = text.format(**parts, foreign="1, 2", by="type", what="at")
                 names = dict.fromkeys(("id", "tenant", "limit", "most", "words", "until", "owner", "now", "slug"), 1)
+                names |= dict.fromkeys(("source", "after", "every", "name", "fence"), 1)
                 values: Any = names | {"limit_key": 1} if ":" in filled else ("[]",) * filled.count("?")
                 connection.execute(f"EXPLAIN {filled}", values)
     with pytest.raises(ValueError, match="lacks its comment"):

@@ -7,6 +7,7 @@ whole transaction as one function, because each trip to the thread and back cost
 from __future__ import annotations
 
 import asyncio
+import json
 import sqlite3
 from collections.abc import Callable
 from functools import lru_cache
@@ -17,7 +18,7 @@ import aiosqlite
 
 from eventcore.kernel.errors import StoreClosed
 from eventcore.kernel.names import pattern
-from eventcore.storage.matching import Word, holds_words, words_of
+from eventcore.storage.matching import Word, holds_words, matches_one, status_of, where_test, words_of
 from eventcore.storage.sqlite.errors import explain
 
 P = ParamSpec("P")
@@ -94,6 +95,7 @@ def open_writer(path: Path, busy_timeout: float) -> Connection:
             connection.execute("PRAGMA foreign_keys=ON")
             connection.execute(f"PRAGMA journal_size_limit={_WAL_LIMIT}")
             connection.execute(f"PRAGMA wal_autocheckpoint={_CHECKPOINT_PAGES}")
+            add_functions(connection)
         except BaseException:
             connection.close()
             raise
@@ -125,6 +127,9 @@ def add_functions(connection: sqlite3.Connection) -> None:
     """The functions of ours that queries use, so that SQLite and the memory store match alike."""
     connection.create_function("holds_words", 3, _holds_words, deterministic=True)
     connection.create_function("type_matches", 2, _type_matches, deterministic=True)
+    connection.create_function("type_in", 2, _type_in, deterministic=True)
+    connection.create_function("data_is", 2, _data_is, deterministic=True)
+    connection.create_function("status_of", 1, status_of, deterministic=True)
 
 
 @lru_cache(maxsize=64)
@@ -138,3 +143,17 @@ def _holds_words(text: str, plain: str, raw: bytes) -> bool:
 
 def _type_matches(text: str, type_: str) -> bool:
     return pattern(text).fullmatch(type_) is not None
+
+
+@lru_cache(maxsize=4096)
+def _type_in(patterns: str, type_: str) -> bool:
+    return matches_one(json.loads(patterns), type_)
+
+
+@lru_cache(maxsize=64)
+def _where(pairs: str) -> Callable[[bytes], bool]:
+    return where_test([(path, raw.encode()) for path, raw in json.loads(pairs)])
+
+
+def _data_is(pairs: str, raw: bytes) -> bool:
+    return _where(pairs)(raw)

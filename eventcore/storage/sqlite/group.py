@@ -125,6 +125,7 @@ class _Group:
         self._moves: dict[str, Row] = {}
         self._ends: list[Row] = []
         self._audit: list[Row] = []
+        self._begun: dict[Hashable, Row] = {}
         # By table: the last that happened to each row; None where it was removed.
         self._rows: dict[str, dict[Hashable, Row | None]] = {}
         self._read_heads(work)
@@ -158,8 +159,12 @@ class _Group:
         if (row := self._rows.get("cursors", {}).get((tenant, name))) is not None:
             position: int = row[2]
             return position
-        found = self._connection.execute(SQL["cursor"], (tenant, name)).fetchone()
+        found = self._connection.execute(SQL["cursor"], (tenant, name)).fetchone() or self._begun.get((tenant, name))
         return 0 if found is None else found[2]
+
+    def cursor_fence(self, tenant: str, name: str) -> int | None:
+        found = self._connection.execute(SQL["cursor_fence"], (tenant, name)).fetchone()
+        return None if found is None else found[0]
 
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
         # Counted by the database, which must know of the group's own runs first.
@@ -182,6 +187,8 @@ class _Group:
         if any(_fields(batch)):
             for table in _TABLES:
                 self._take_rows(table, batch)
+        for begun in batch.cursors_begun:
+            self._begun.setdefault((begun.tenant, begun.name), ROW_OF[type(begun)](begun))
         if batch.audit:
             self._audit.extend(map(ROW_OF[type(batch.audit[0])], batch.audit))
         return first
@@ -232,6 +239,9 @@ class _Group:
         if self._journal:
             many(SQL["insert_journal"], self._journal)
         self._write_runs()
+        if self._begun:
+            # Before the cursors that were moved: those replace what stands here.
+            many(SQL["begin_cursor"], self._begun.values())
         for table in _TABLES:
             if rows := self._rows.get(table.field):
                 if table.delete:

@@ -28,8 +28,8 @@ SELECT max(
 -- name: insert_event
 -- One log entry that is no step event.
 INSERT INTO events (position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id,
-                    hops, traceparent, idempotency_key, schema_version, path)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                    hops, traceparent, idempotency_key, schema_version, path, ce_type, raw_extensions)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 
 -- name: insert_journal
 -- One step event.
@@ -40,12 +40,12 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- name: event_by_id
 -- Foreign ids may repeat over sources and tenants; the oldest is meant.
 SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
-       traceparent, idempotency_key, schema_version, path
-FROM events WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
+       traceparent, idempotency_key, schema_version, path, ce_type, raw_extensions
+FROM events WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant) AND (:source IS NULL OR source = :source)
 UNION ALL
 SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
-       traceparent, idempotency_key, schema_version, path
-FROM journal WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant)
+       traceparent, idempotency_key, schema_version, path, NULL, NULL
+FROM journal WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant) AND (:source IS NULL OR source = :source)
 ORDER BY 1 LIMIT 1;
 
 -- name: journal_of_run
@@ -57,15 +57,15 @@ FROM journal WHERE run = ? ORDER BY position;
 -- name: history_arm
 -- One arm of a page of history: a table, and where it helps a tenant and type. The page is the merge of its arms.
 SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
-       traceparent, idempotency_key, schema_version, path
+       traceparent, idempotency_key, schema_version, path, {foreign}
 FROM {table} WHERE {conditions} ORDER BY position {order} LIMIT :limit;
 
 -- name: types_of_tenant
 -- The types a tenant has in a table, by jumping from one to the next in the index instead of reading all of it.
 WITH RECURSIVE found (type) AS (
-    SELECT min(type) FROM {table} WHERE tenant = :tenant
+    SELECT min(type) FROM {table} WHERE {shown} AND tenant = :tenant
     UNION ALL
-    SELECT (SELECT min(type) FROM {table} WHERE tenant = :tenant AND type > found.type)
+    SELECT (SELECT min(type) FROM {table} WHERE {shown} AND tenant = :tenant AND type > found.type)
     FROM found WHERE found.type IS NOT NULL
 )
 SELECT type FROM found WHERE type IS NOT NULL LIMIT :most;
@@ -73,11 +73,74 @@ SELECT type FROM found WHERE type IS NOT NULL LIMIT :most;
 -- name: tenants
 -- The tenants of a table, in the same way.
 WITH RECURSIVE found (tenant) AS (
-    SELECT min(tenant) FROM {table}
+    SELECT min(tenant) FROM {table} WHERE {shown}
     UNION ALL
-    SELECT (SELECT min(tenant) FROM {table} WHERE tenant > found.tenant) FROM found WHERE found.tenant IS NOT NULL
+    SELECT (SELECT min(tenant) FROM {table} WHERE {shown} AND tenant > found.tenant) FROM found WHERE found.tenant IS NOT NULL
 )
 SELECT tenant FROM found WHERE tenant IS NOT NULL LIMIT :most;
+
+-- name: count_in_time
+-- Whether a stretch of time is so short that its index is the best way; counts no further than it must.
+SELECT count(*) FROM (
+    SELECT 1 FROM {table} INDEXED BY {table}_by_time WHERE {shown} AND {conditions} LIMIT :most
+);
+
+-- name: counts
+-- How many events there are, by a field and a stretch of time.
+SELECT {by}, CAST(at / :every AS INTEGER), count(*) FROM {table} WHERE {conditions} GROUP BY 1, 2;
+
+-- name: search_position
+-- How far the text search has come.
+SELECT value FROM meta WHERE name = 'search_position';
+
+-- name: move_search
+-- It has come further.
+UPDATE meta SET value = ? WHERE name = 'search_position';
+
+-- name: next_to_search
+-- What comes after it.
+SELECT position, type, subject, actor, raw FROM events WHERE position > :after
+UNION ALL
+SELECT position, type, subject, actor, raw FROM journal WHERE position > :after AND hidden = 0
+ORDER BY 1 LIMIT :limit;
+
+-- name: insert_search
+-- One log entry.
+INSERT INTO search (rowid, text) VALUES (?, ?);
+
+-- name: delete_search
+-- A contentless index forgets what it is told again.
+INSERT INTO search (search, rowid, text) VALUES ('delete', ?, ?);
+
+-- name: prunable
+-- What retention may remove: not what a cursor has not passed, what waits for delivery, or what a live run has.
+SELECT {what} FROM {table}
+WHERE {conditions}
+  AND position <= ifnull((SELECT min(c.position) FROM cursors c WHERE c.tenant = {table}.tenant), 9e18)
+  AND position NOT IN (SELECT position FROM deliveries)
+  AND position NOT IN (SELECT position FROM dead_letters)
+  AND (run IS NULL OR run NOT IN (SELECT id FROM runs WHERE live = 1))
+ORDER BY {oldest} LIMIT :limit;
+
+-- name: delete_event
+-- Retention of events.
+DELETE FROM events WHERE position = ?;
+
+-- name: hide_step
+-- Retention of step events: the journal keeps its row.
+UPDATE journal SET hidden = 1 WHERE position = ?;
+
+-- name: raise_floor
+-- No position is given twice, even if the newest rows went.
+UPDATE meta SET value = max(value, ?) WHERE name = 'position_floor';
+
+-- name: forget_keys
+-- Idempotency keys that have expired.
+DELETE FROM keys WHERE expires <= ?;
+
+-- name: size
+-- Bytes in use.
+SELECT (page_count - freelist_count) * page_size FROM pragma_page_count, pragma_freelist_count, pragma_page_size;
 
 -- name: run_heads
 -- What the guards of a group ask about its runs, in one go.
@@ -189,6 +252,34 @@ INSERT OR REPLACE INTO cursors (tenant, name, position) VALUES (?, ?, ?);
 -- One cursor.
 SELECT tenant, name, position FROM cursors WHERE tenant = ? AND name = ?;
 
+-- name: begin_cursor
+-- Where a new subscription begins; one that was there stays where it is.
+INSERT OR IGNORE INTO cursors (tenant, name, position) VALUES (?, ?, ?);
+
+-- name: claim_cursor
+-- Takes a subscription that nobody holds, or whose holder's lease has ended; no row comes back if somebody does.
+INSERT INTO cursor_claims (tenant, name, owner, fence, lease_until) VALUES (:tenant, :name, :owner, 1, :until)
+ON CONFLICT (tenant, name) DO UPDATE
+SET owner = excluded.owner, fence = fence + 1, lease_until = excluded.lease_until
+WHERE owner IS NULL OR owner = excluded.owner OR lease_until <= :now
+RETURNING fence;
+
+-- name: cursor_fence
+-- What the guard asks.
+SELECT fence FROM cursor_claims WHERE tenant = ? AND name = ? AND owner IS NOT NULL;
+
+-- name: release_cursor
+-- Gives up one subscription.
+UPDATE cursor_claims SET owner = NULL, lease_until = 0 WHERE tenant = :tenant AND name = :name AND fence = :fence;
+
+-- name: renew_cursors
+-- A longer lease for every subscription an owner consumes.
+UPDATE cursor_claims SET lease_until = :until WHERE owner = :owner;
+
+-- name: release_cursors
+-- A clean stop.
+UPDATE cursor_claims SET owner = NULL, lease_until = 0 WHERE owner = :owner;
+
 -- name: put_delivery
 -- A delivery that is pending, parked, or settled above its cursor.
 INSERT OR REPLACE INTO deliveries (tenant, subscription, position, state, attempt, next_at) VALUES (?, ?, ?, ?, ?, ?);
@@ -215,6 +306,10 @@ DELETE FROM dead_letters WHERE id = ?;
 -- A tenant's dead letters, newest first.
 SELECT id, tenant, subscription, position, reason, attempts, at FROM dead_letters
 WHERE tenant = ? ORDER BY at DESC, id DESC LIMIT ?;
+
+-- name: dead_letter
+-- One dead letter.
+SELECT id, tenant, subscription, position, reason, attempts, at FROM dead_letters WHERE id = ?;
 
 -- name: put_plugin_state
 -- What was decided about a plugin.

@@ -29,6 +29,8 @@ from eventcore.kernel.records import (
 
 Row: TypeAlias = tuple[Any, ...]
 
+_EVENT_COLUMNS = 20
+
 # attrgetter makes the tuple in C: this runs once for every row that is written.
 _event_fields = attrgetter(
     "id", "type", "source", "at", "raw", "tenant", "actor", "subject", "key", "run", "correlation_id", "causation_id",
@@ -38,19 +40,20 @@ _event_fields = attrgetter(
 
 def event_row(event: Event, position: int) -> Row:
     """An event at the position it will have."""
-    row: Row = (position, *_event_fields(event), None)
-    return (*row[:-1], _path_text(event.path)) if event.path else row
+    path = _path_text(event.path) if event.path else None
+    return (position, *_event_fields(event), path, event.ce_type, event.raw_extensions)
 
 
 def journal_row(entry: JournalEntry, position: int) -> Row:
-    """A step event at the position it will have."""
-    return (*event_row(entry.event, position), entry.attempt)
+    """A step event at the position it will have. Never foreign: the journal has no columns for that."""
+    return (*event_row(entry.event, position)[:-2], entry.attempt)
 
 
 def event_of(row: Row) -> Event:
-    """The event that `event_row` made a row of."""
+    """The event that `event_row` (or, without what is foreign, `journal_row`) made a row of."""
     path = _path_of(row[17]) if row[17] else ()
-    return Event(*(*row[1:14], path, *row[14:17], row[0]))
+    foreign = row[18:20] if len(row) == _EVENT_COLUMNS else ()
+    return Event(*(*row[1:14], path, *row[14:17], row[0], *foreign))
 
 
 def journal_of(row: Row) -> JournalEntry:

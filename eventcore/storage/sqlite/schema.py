@@ -10,7 +10,11 @@ from contextlib import closing
 from pathlib import Path
 
 from eventcore.kernel.errors import StoreError
+from eventcore.storage.sqlite.errors import explain
 from eventcore.storage.sqlite.sql import HERE, SQL
+
+#: Tables of which one has rows once anything has been done in a home.
+_HELD = ("events", "journal", "runs", "plugin_states", "memory", "schedules", "audit")
 
 
 def migrations() -> dict[int, str]:
@@ -115,6 +119,54 @@ def copy_to(connection: sqlite3.Connection, target: Path) -> None:
     if target.exists():
         raise StoreError(f"{target} exists already", hint="a backup never overwrites; name another file")
     _copy(connection, target)
+
+
+def restore_from(source: Path, target: Path) -> None:
+    """Make the database `target` of a backup.
+
+    Raises:
+        StoreError: `target` holds events; or `source` is no whole backup, or one of a newer version.
+    """
+    if target.exists() and not _is_empty(target):
+        raise StoreError(f"{target} holds events already", hint="restore into an empty home, or move the file away")
+    if not source.is_file():
+        raise StoreError(f"there is no backup {source}")
+    aside = source.with_name(f"{source.name}-wal")
+    if aside.exists() and aside.stat().st_size:
+        raise StoreError(f"{source} is in use: it has a write-ahead log", hint="make a backup with `eventcore backup`")
+    half = target.with_name(f"{target.name}.restoring")
+    half.unlink(missing_ok=True)
+    try:
+        # A backup is whole in itself; `immutable` lets it be read from a folder that is read-only.
+        with closing(sqlite3.connect(f"{source.absolute().as_uri()}?mode=ro&immutable=1", uri=True)) as backup:
+            _check_backup(backup, source)
+            _copy(backup, half)
+    except sqlite3.Error as error:
+        half.unlink(missing_ok=True)
+        raise explain(error, source) from error
+    for aside in (target.with_name(f"{target.name}{end}") for end in ("-wal", "-shm")):
+        aside.unlink(missing_ok=True)
+    half.replace(target)
+
+
+def _is_empty(path: Path) -> bool:
+    """Whether a database holds nothing that was recorded: a home that was only looked at has such a one."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            rows = [connection.execute(f"SELECT 1 FROM {table} LIMIT 1").fetchone() for table in _HELD]  # noqa: S608
+    except sqlite3.Error:
+        return False
+    return not any(rows)
+
+
+def _check_backup(connection: sqlite3.Connection, path: Path) -> None:
+    version = _version(connection)
+    if version == 0:
+        raise StoreError(f"{path} is no backup of EventCore's: it has no version")
+    _refuse_newer(version, max(migrations()), path)
+    verdict = connection.execute("PRAGMA quick_check(1)").fetchone()[0]
+    if verdict != "ok":
+        raise StoreError(f"the backup {path} is damaged: {verdict}", hint="take another one")
 
 
 def make_private(path: Path) -> None:

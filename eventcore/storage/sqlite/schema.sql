@@ -10,6 +10,12 @@ CREATE TABLE meta (
 ) STRICT, WITHOUT ROWID;
 
 INSERT INTO meta (name, value) VALUES ('position_floor', 0);
+INSERT INTO meta (name, value) VALUES ('search_position', 0);
+
+-- Which log entries hold which three characters in a row. It says where to look; `holds_words` then decides.
+CREATE VIRTUAL TABLE search USING fts5(
+    text, content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'
+);
 
 CREATE TABLE events (
     position INTEGER PRIMARY KEY,
@@ -30,14 +36,15 @@ CREATE TABLE events (
     idempotency_key TEXT,
     schema_version INTEGER NOT NULL,
     path TEXT
-) STRICT;
+, ce_type TEXT, raw_extensions BLOB) STRICT;
 
+CREATE INDEX events_by_time ON events (at);
 CREATE INDEX events_by_type ON events (tenant, type);
 CREATE INDEX events_by_id ON events (id);
 CREATE INDEX events_by_correlation ON events (correlation_id);
 CREATE INDEX events_by_run ON events (run) WHERE run IS NOT NULL;
 
--- A row is a step event of the history and an entry of its run's journal at once.
+-- A row is a step event of the history and an entry of its run's journal at once. A hidden one has left the history.
 CREATE TABLE journal (
     position INTEGER PRIMARY KEY,
     id TEXT NOT NULL,
@@ -58,9 +65,10 @@ CREATE TABLE journal (
     schema_version INTEGER NOT NULL,
     path TEXT,
     attempt INTEGER NOT NULL
-) STRICT;
+, hidden INTEGER NOT NULL DEFAULT 0) STRICT;
 
-CREATE INDEX journal_by_type ON journal (tenant, type);
+CREATE INDEX journal_by_type ON journal (tenant, type) WHERE hidden = 0;
+CREATE INDEX journal_by_time ON journal (at) WHERE hidden = 0;
 CREATE INDEX journal_by_id ON journal (id);
 CREATE INDEX journal_by_correlation ON journal (correlation_id);
 CREATE INDEX journal_by_run ON journal (run);
@@ -131,6 +139,16 @@ CREATE TABLE cursors (
     tenant TEXT NOT NULL,
     name TEXT NOT NULL,
     position INTEGER NOT NULL,
+    PRIMARY KEY (tenant, name)
+) STRICT, WITHOUT ROWID;
+
+-- Which engine consumes a durable subscription, under which claim, until when. Owner NULL: it was given up.
+CREATE TABLE cursor_claims (
+    tenant TEXT NOT NULL,
+    name TEXT NOT NULL,
+    owner TEXT,
+    fence INTEGER NOT NULL,
+    lease_until REAL NOT NULL,
     PRIMARY KEY (tenant, name)
 ) STRICT, WITHOUT ROWID;
 

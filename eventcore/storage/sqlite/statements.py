@@ -64,6 +64,19 @@ def claim(connection: sqlite3.Connection, owner: str, now: float, lease: float, 
     return runs
 
 
+def renew(connection: sqlite3.Connection, owner: str, until: float) -> int:
+    """See `Store.renew`."""
+    values = {"owner": owner, "until": until}
+    change(connection, "renew_cursors", values)
+    return change(connection, "renew_runs", values)
+
+
+def release(connection: sqlite3.Connection, owner: str) -> None:
+    """See `Store.release`."""
+    change(connection, "release_cursors", {"owner": owner})
+    change(connection, "release_runs", {"owner": owner})
+
+
 def change(connection: sqlite3.Connection, name: str, values: Any) -> int:
     """Execute a named statement; return how many rows it changed."""
     return connection.execute(SQL[name], values).rowcount

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sqlite3
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
@@ -35,21 +36,28 @@ from eventcore.kernel.records import (
     Schedule,
     Timer,
 )
-from eventcore.storage.matching import page_size
-from eventcore.storage.sqlite import statements
+from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, ordered
+from eventcore.storage.matching import page_size, words_of
+from eventcore.storage.sqlite import search, statements, upkeep
 from eventcore.storage.sqlite.connection import Connection, open_reader, open_writer
 from eventcore.storage.sqlite.errors import explain
-from eventcore.storage.sqlite.history import read_page
+from eventcore.storage.sqlite.history import read_counts, read_page
 from eventcore.storage.sqlite.rows import event_of, journal_of, run_of
 from eventcore.storage.sqlite.schema import copy_to, fresh_schema, make_private, migrations, prepare
 from eventcore.storage.sqlite.writer import Writer
 from eventcore.storage.watchers import Watchers
+
+_log = logging.getLogger("eventcore.store")
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 #: The longest that closing waits for what is on its way to the disk, in seconds.
 _CLOSING = 30.0
+#: How many log entries the search index takes in at once, and how long a search waits for it, in seconds.
+_SEARCH_CHUNK, _SEARCH_WAIT = 500, 2.0
+#: Once somebody has searched, the index follows: seconds between two looks, and between two chunks.
+_SEARCH_LOOK, _SEARCH_PAUSE = 5.0, 0.05
 
 
 class SqliteStore(Store):
@@ -88,6 +96,7 @@ class SqliteStore(Store):
         self._readers: list[Connection] = []
         self._connection: Connection | None = None
         self._writer: Writer | None = None
+        self._follower: asyncio.Task[None] | None = None
         self._users = 0
         self._opening = asyncio.Lock()
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -158,6 +167,10 @@ class SqliteStore(Store):
         """Readers first: the last connection to close tidies up the log file, and that is the writer's work."""
         writer, connection, readers = self._writer, self._connection, self._readers
         self._writer, self._connection, self._readers = None, None, []
+        if self._follower is not None:
+            self._follower.cancel()
+            await asyncio.wait([self._follower])
+            self._follower = None
         if writer is not None:
             await writer.close()
         for reader in readers:
@@ -203,11 +216,49 @@ class SqliteStore(Store):
         [[position]] = await self._read(statements.fetch, "last_position", ())
         return int(position)
 
-    async def event(self, event_id: str, tenant: str | None = None) -> Event | None:
-        return await self._one("event_by_id", {"id": event_id, "tenant": tenant}, event_of)
+    async def event(self, event_id: str, tenant: str | None = None, source: str | None = None) -> Event | None:
+        return await self._one("event_by_id", {"id": event_id, "tenant": tenant, "source": source}, event_of)
 
     async def events(self, query: EventQuery) -> list[Event]:
+        if words_of(query.text):
+            await self._catch_up()
         return await self._read(read_page, query)
+
+    async def _catch_up(self) -> None:
+        """Bring the search index up to now, as far as that goes quickly; a search looks through the rest itself."""
+        end = asyncio.get_running_loop().time() + _SEARCH_WAIT
+        try:
+            while await self._write(search.follow, _SEARCH_CHUNK) == _SEARCH_CHUNK:
+                if asyncio.get_running_loop().time() > end:
+                    break
+        except StoreClosed:
+            raise
+        except StoreError as error:
+            _log.warning("the search index could not be written; searching without it: %s", error)
+            return
+        if self._follower is None:
+            self._follower = asyncio.create_task(self._follow(), name="eventcore-store-search")
+
+    async def _follow(self) -> None:
+        """Take new entries into the search index. Begins with the first search: who never searches pays nothing."""
+        while True:
+            try:
+                behind = await self._write(search.follow, _SEARCH_CHUNK) == _SEARCH_CHUNK
+            except StoreError:
+                behind = False  # the next search says so
+            await asyncio.sleep(_SEARCH_PAUSE if behind else _SEARCH_LOOK)
+
+    async def counts(self, query: EventQuery, by: CountBy, every: float | None = None) -> list[EventCount]:
+        return ordered(await self._read(read_counts, query, by, every))[:MAX_COUNTS]
+
+    async def prune(self, request: Prune, *, dry_run: bool = False) -> Pruned:
+        if dry_run:
+            return await self._read(upkeep.prunable, request)
+        return await self._write(upkeep.prune, request)
+
+    async def size(self) -> int:
+        [[size]] = await self._read(statements.fetch, "size", ())
+        return int(size)
 
     async def journal(self, run: str) -> list[JournalEntry]:
         return await self._rows("journal_of_run", (run,), journal_of)
@@ -256,14 +307,25 @@ class SqliteStore(Store):
         """Dead letters of a tenant, newest first."""
         return await self._rows("dead_letters", (tenant, page_size(limit)), lambda row: DeadLetter(*row))
 
+    async def dead_letter(self, letter_id: str) -> DeadLetter | None:
+        return await self._one("dead_letter", (letter_id,), lambda row: DeadLetter(*row))
+
     async def claim(self, owner: str, now: float, lease: float, limit: int = 100) -> list[Run]:
         return await self._write(statements.claim, owner, now, lease, page_size(limit))
 
     async def renew(self, owner: str, now: float, lease: float) -> int:
-        return await self._write(statements.change, "renew_runs", {"owner": owner, "until": now + lease})
+        return await self._write(statements.renew, owner, now + lease)
 
     async def release(self, owner: str) -> None:
-        await self._write(statements.change, "release_runs", {"owner": owner})
+        await self._write(statements.release, owner)
+
+    async def claim_cursor(self, tenant: str, name: str, owner: str, now: float, lease: float) -> int | None:
+        values = {"tenant": tenant, "name": name, "owner": owner, "now": now, "until": now + lease}
+        rows = await self._write(statements.fetch, "claim_cursor", values)
+        return rows[0][0] if rows else None
+
+    async def release_cursor(self, tenant: str, name: str, fence: int) -> None:
+        await self._write(statements.change, "release_cursor", {"tenant": tenant, "name": name, "fence": fence})
 
     async def backup(self, target: Path) -> None:
         """Copy the whole database to a new file, as it is at one moment, while work goes on.

@@ -1,0 +1,75 @@
+"""Admission: what the buffers' rules allow is decided before anything is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import anyio
+
+from eventcore.bus.delivery import Dispatcher
+from eventcore.bus.subscription import Subscription
+from eventcore.kernel.errors import BusOverflow
+from eventcore.kernel.event import Event
+
+#: How long `block` holds an emit back, in seconds.
+BLOCK_SECONDS = 1.0
+
+
+class Admission:
+    """Reserves places in buffers for events on their way to the store."""
+
+    def __init__(self, dispatch: Dispatcher) -> None:
+        self._dispatch = dispatch
+
+    async def admit(self, events: Sequence[Event]) -> list[Subscription]:
+        """Reserve a place for each event wherever a full buffer would refuse it or hold it back.
+
+        At most one second goes by, however many events there are. The caller releases what is returned after the
+        events were handed out.
+
+        Raises:
+            BusOverflow: a subscription with `overflow="error"` has no room; nothing is reserved.
+        """
+        reserved: list[Subscription] = []
+        waiting: list[Subscription] = []
+        try:
+            for event in events:
+                self._ask(event, reserved, waiting)
+            if waiting:
+                await self._wait(waiting, reserved)
+        except BaseException:
+            release(reserved)
+            raise
+        return reserved
+
+    def _ask(self, event: Event, reserved: list[Subscription], waiting: list[Subscription]) -> None:
+        dispatch = self._dispatch
+        for subscription in dispatch.listeners(event.type, event.tenant):
+            if subscription.overflow not in ("error", "block") or not dispatch.wanted(subscription, event):
+                continue
+            if dispatch.reserve(subscription):
+                reserved.append(subscription)
+            elif subscription.overflow == "error":
+                raise BusOverflow(
+                    f"the buffer of {subscription.name} ({subscription.buffer} events) is full; {event.type} is refused"
+                )
+            elif not _own(subscription, event):
+                waiting.append(subscription)
+
+    async def _wait(self, waiting: list[Subscription], reserved: list[Subscription]) -> None:
+        with anyio.move_on_after(BLOCK_SECONDS):
+            for subscription in waiting:
+                while not self._dispatch.reserve(subscription):
+                    await subscription.wait_for_room()
+                reserved.append(subscription)
+
+
+def _own(subscription: Subscription, event: Event) -> bool:
+    """A handler that waits for room in its own buffer waits for itself, also at the end of a chain of others."""
+    return event.actor == subscription.actor or any(who == subscription.name for who, _, _ in event.path)
+
+
+def release(reserved: Sequence[Subscription]) -> None:
+    """Give reserved places back: the events have taken them, or did not come."""
+    for subscription in reserved:
+        subscription.release()

@@ -1,0 +1,65 @@
+"""One call of a handler for one event, with what it did kept aside: in durable deliveries and in replays."""
+
+from __future__ import annotations
+
+import logging
+from typing import NamedTuple
+
+import anyio
+
+from eventcore.bus.acks import DeliveryContext, Nak, Term
+from eventcore.bus.calling import describe
+from eventcore.bus.host import Host
+from eventcore.bus.ledger import Ack, Ended, Failed, Verdict
+from eventcore.bus.outcome import Outcome, Status
+from eventcore.bus.staging import Staging, delivering
+from eventcore.bus.subscription import Subscription
+from eventcore.kernel.errors import EngineClosed, Interrupted, LoopDetected
+from eventcore.kernel.event import Event
+
+log = logging.getLogger("eventcore.bus")
+
+
+class Attempt(NamedTuple):
+    """What the handler made of the event; the verdict is None if it was interrupted."""
+
+    verdict: Verdict | None
+    outcome: Outcome
+
+
+async def attempt(
+    bus: object, host: Host, subscription: Subscription, event: Event, delivery: DeliveryContext, staging: Staging
+) -> Attempt:
+    """Call the handler, if its filter still wants the event. Whatever it does, an attempt comes back."""
+    context, timeout, began = subscription.context_of(event), subscription.timeout, host.clock.monotonic()
+    verdict: Verdict | None = Ack()
+    status: Status = "ok"
+    value, error = None, None
+    try:
+        # The store has it as it was recorded, maybe in an older version; an upcast that fails is a failed delivery.
+        event = host.newest(event)
+        if Subscription.wants(subscription, event):
+            with delivering(bus, context, delivery, staging), anyio.move_on_after(timeout) as limit:
+                delivery.limited_by(limit)
+                value = await subscription.call(event)
+            if limit.cancelled_caught:
+                status, error = "timeout", f"ran over its {timeout:g} s"
+                verdict = Failed(error)
+    except (Interrupted, EngineClosed) as why:
+        verdict, status, error = None, "interrupted", describe(why)
+    except Exception as why:
+        verdict, status, error = _verdict_of(why), "error", describe(why)
+        if not isinstance(why, Nak | Term):
+            log.warning("%s failed on %s %s", subscription.name, event.type, event.id, exc_info=why)
+    return Attempt(verdict, Outcome(subscription.name, status, host.clock.monotonic() - began, value, error))
+
+
+def _verdict_of(error: Exception) -> Verdict:
+    if isinstance(error, Nak):
+        return Failed(str(error), error.delay)
+    if isinstance(error, Term):
+        return Ended(error.reason)
+    # Delivered again, the handler would only try to close the same loop.
+    if isinstance(error, LoopDetected):
+        return Ended(describe(error))
+    return Failed(describe(error))

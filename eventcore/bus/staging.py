@@ -1,0 +1,95 @@
+"""The delivery that is being served, and what its handler has done that is not committed yet.
+
+The handler's emits and workflow starts are kept here and go into the commit that acknowledges the event; an error, a
+Nak or a timeout drops them. The context variable is the module's, as context variables must be; its value names the bus
+and the very call context it belongs to: what the handler calls under another context (an intent, a hook) commits at
+once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from eventcore.bus.acks import DeliveryContext
+from eventcore.bus.current import current_context, serving
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.records import Batch, Guard, Key
+
+#: How many changes one delivery may stage.
+MAX_STAGED = 1000
+
+
+class Staging:
+    """What one delivery changes if it ends well."""
+
+    def __init__(self) -> None:
+        self.batch = Batch()
+        self.guards: list[Guard] = []
+        self.closed = self.committed = False
+        self._after: list[Callable[[], None]] = []
+
+    def add(self, batch: Batch, guards: Iterable[Guard] = ()) -> None:
+        """Keep these changes for the acknowledgement.
+
+        Raises:
+            InvalidInput: one delivery staged more than 1,000 changes.
+        """
+        if len(self.batch.log) + len(self.batch.memory) + len(batch.log) + len(batch.memory) > MAX_STAGED:
+            raise InvalidInput(f"one delivery may stage at most {MAX_STAGED} changes")
+        self.batch.add(batch)
+        self.guards.extend(guards)
+
+    def key(self, tenant: str, scope: str, key: str) -> Key | None:
+        """The idempotency key, if this delivery has staged it."""
+        return next((row for row in self.batch.keys if (row.tenant, row.scope, row.key) == (tenant, scope, key)), None)
+
+    def at_end(self, call: Callable[[], None]) -> None:
+        """Call this when the changes are committed or dropped."""
+        self._after.append(call)
+
+    def close(self) -> None:
+        """Committed or dropped. What the handler's leftover tasks do from now on is committed at once."""
+        self.closed = True
+        for call in self._after:
+            call()
+        self._after.clear()
+
+    def __bool__(self) -> bool:
+        return bool(self.batch)
+
+
+_Serving = tuple[object, CallContext, DeliveryContext, Staging]
+_delivery: ContextVar[_Serving | None] = ContextVar("eventcore_delivery", default=None)
+
+
+def _served(owner: object) -> _Serving | None:
+    found = _delivery.get()
+    if found is None or found[0] is not owner or current_context(owner) is not found[1]:
+        return None
+    return None if found[3].closed else found
+
+
+def current_delivery(owner: object) -> DeliveryContext | None:
+    """The delivery that is being served for `owner` (a bus), or None outside of one."""
+    found = _served(owner)
+    return None if found is None else found[2]
+
+
+def current_staging(owner: object) -> Staging | None:
+    """Where changes made now have to go, or None: they are committed at once."""
+    found = _served(owner)
+    return None if found is None else found[3]
+
+
+@contextmanager
+def delivering(owner: object, context: CallContext, delivery: DeliveryContext, staging: Staging) -> Iterator[None]:
+    """Serve a delivery in the body."""
+    token = _delivery.set((owner, context, delivery, staging))
+    try:
+        with serving(owner, context):
+            yield
+    finally:
+        _delivery.reset(token)

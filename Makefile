@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -p tests.req_plugin
 
 # Debian packages that some tests want. `make test` never installs them; it names what it skipped for lack of them.
 SYSTEM_PACKAGES := git npm

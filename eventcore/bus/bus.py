@@ -142,7 +142,7 @@ class Bus:
             LoopDetected: too many hops, or the same subscriber too often in the chain of causes.
             BusOverflow: a subscription with `overflow="error"` is full.
         """
-        return await self._take_in(self._fact(type, data, subject, key, source, idempotency_key, context))
+        return await self.take_in(self._fact(type, data, subject, key, source, idempotency_key, context))
 
     async def emit_and_wait(
         self,
@@ -166,7 +166,7 @@ class Bus:
         event = self._fact(type, data, subject, key, source, idempotency_key, context)
         waiting = self._dispatch.expect(event)
         try:
-            receipt = await self._take_in(event)
+            receipt = await self.take_in(event)
             if receipt.duplicate:
                 return Report(await self._store.event(receipt.id, event.tenant) or event)
             return await waiting.report(timeout)
@@ -292,7 +292,8 @@ class Bus:
         if event.hops and (why := loop_in(Cause(hops=event.hops, path=event.path))):
             await self._refuse_loop(event, why)
 
-    async def _take_in(self, event: Event) -> Receipt:
+    async def take_in(self, event: Event) -> Receipt:
+        """Commit an event that was made with `build`, as `emit` does: loops refused, buffers respected."""
         await self.check_loop(event)
         reserved = await self._admit(event)
         try:

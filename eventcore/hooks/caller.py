@@ -139,6 +139,7 @@ class Hooks:
         Raises:
             NotFound, InvalidPayload: no such hook, or a payload that does not fit.
             HookFailed: a gate or filter failed and the hook's rule is to raise.
+            LoopDetected: the call came of a handler, and would close a causal loop.
         """
         self._bus.check_open()
         spec = spec_of(hook)
@@ -352,7 +353,10 @@ class _Call:
     async def commit(self, value: dict[str, Any]) -> None:
         """Record the event, with whatever it starts."""
         self.outcome.value = value
-        self.outcome.event = await self._bus.announce(self._spec.name, value, self._context, source="/hooks")
+        event = self._bus.build(self._spec.name, value, self._context, source="/hooks")
+        await self._bus.check_loop(event)  # a handler of hook events may call hooks
+        await self._bus.commit(Batch(log=[event]))
+        self.outcome.event = event
 
     async def record_denial(self, denial: _Denied, data: dict[str, Any]) -> None:
         outcome = self.outcome

@@ -269,12 +269,14 @@ def _may_retry(retry: Retry, failures: int, error: dict[str, Any]) -> bool:
 
 def _backoff(retry: Retry, failures: int, jitter: float) -> float:
     """Exponential backoff with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015)."""
-    wait = retry.initial if retry.backoff == "constant" else min(retry.initial * 2.0 ** (failures - 1), retry.max)
+    wait = min(retry.initial if retry.backoff == "constant" else retry.initial * 2.0 ** (failures - 1), retry.max)
     return wait * jitter if retry.jitter else wait
 
 
 def _fired(plan: Plan, decision: Decision, tick: TimerFired) -> None:
     step = decision.state.steps.get(tick.path)
+    if step is not None and step.status == "waiting" and tick.at < step.due:
+        return  # the timer of an earlier wait: the one that is stored now is for later, and has to stay
     decision.waits_done.append(tick.path)
     if step is None or step.status != "waiting":
         return

@@ -38,7 +38,6 @@ def answering(value: Any, seen: list[Any] | None = None) -> Callable[[Any], Any]
 # -- stages -----------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.req("B1")
 async def test_every_handler_is_called_and_the_call_is_recorded(core: EventCore) -> None:
     seen: list[Any] = []
     for owner in ("one", "two", "three"):

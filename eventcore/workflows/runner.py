@@ -8,34 +8,24 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from typing import Any
 
-import anyio
 from anyio.abc import TaskGroup
 
-from eventcore.bus.calling import readable
-from eventcore.kernel.errors import Conflict, EventCoreError, PluginFailed, PluginTimeout, StoreError
-from eventcore.kernel.event import MAX_PAYLOAD, Event
-from eventcore.kernel.ids import step_key
-from eventcore.kernel.json import decode, encode
-from eventcore.kernel.ports import Clock, Faults, Invocation, Invoker, Metrics, Randomness, Store
+from eventcore.kernel.errors import Conflict, EventCoreError, StoreError
+from eventcore.kernel.event import Event
+from eventcore.kernel.json import decode
+from eventcore.kernel.ports import Clock, Faults, Invoker, Metrics, Randomness, Store
 from eventcore.kernel.records import LIVE, Batch, Guard, LogEntry, Run, RunAt, Timer
 from eventcore.workflows.driven import Arrival, Driven
 from eventcore.workflows.launch import Launcher
 from eventcore.workflows.plan import Plan
-from eventcore.workflows.reducer import (
-    Call,
-    Decision,
-    Resumed,
-    StepBroke,
-    StepSucceeded,
-    TimerFired,
-    fold,
-    reduce,
-)
+from eventcore.workflows.reducer import Call, Decision, Resumed, TimerFired, fold, reduce
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.scribe import Active, Scribe, entries_of, initial_state
+from eventcore.workflows.stepcalls import StepCalls
+from eventcore.workflows.timers import TimerKeeper
 
 log = logging.getLogger("eventcore.workflows")
 
@@ -44,12 +34,7 @@ Commit = Callable[[Batch, Sequence[Guard]], Any]
 #: How long an engine holds a run without renewing, in seconds.
 LEASE = 30.0
 _STORE_RETRY = (0.1, 0.5, 2.0, 5.0, 15.0)
-_IDLE_POLL = 3600.0
-_AFTER_FIRING = 0.005
-_NOTHING_OURS = 1.0
 _AFTER_A_BUG = 30.0
-#: The longest wait that an error may ask for, in seconds.
-_MAX_RETRY_AFTER = 86400.0
 
 
 class Runner:
@@ -79,15 +64,15 @@ class Runner:
         lease: float = LEASE,
     ) -> None:
         self._owner, self._lease = owner, lease
-        self._store, self._commit, self._clock, self._randomness = store, commit, clock, randomness
+        self._store, self._commit, self._clock = store, commit, clock
         self._metrics, self._faults, self._invoker = metrics, faults, invoker
         self._registry, self._scribe, self._launcher, self._on_end = registry, scribe, launcher, on_end
         self._driven: dict[str, Driven] = {}
         #: Runs that wait for an intent: their tenants, and the intents.
         self._parked: dict[str, tuple[str, frozenset[str]]] = {}
         self._tasks: TaskGroup | None = None
-        self._timer_bell = anyio.Event()
-        self._next_due = float("inf")
+        self._calls = StepCalls(invoker, clock, randomness, faults)
+        self._timers = TimerKeeper(store, clock, self._fire)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -95,7 +80,7 @@ class Runner:
         """Begin to drive: watch commits, keep timers and leases."""
         self._tasks = tasks
         stack.callback(self._store.watch(self._committed))
-        tasks.start_soon(self._keep_timers, name="eventcore timers")
+        tasks.start_soon(self._timers.keep, name="eventcore timers")
         tasks.start_soon(self._keep_leases, name="eventcore leases")
 
     @property
@@ -154,7 +139,7 @@ class Runner:
             return
         self._faults.reach("run.after_start")
         for wait in staged.decision.waits:
-            self._expect(wait.due)
+            self._timers.expect(wait.due)
         if staged.decision.end is None:
             driven = self._driven[run_id] = Driven(staged.active)
             self._spawn(self._drive, driven, staged.decision.calls)
@@ -236,7 +221,7 @@ class Runner:
         ready = [call for call in calls if self._known(driven, call)]
         driven.parked.extend(call for call in calls if call not in ready)
         if len(ready) == 1 and not driven.calls and driven.only_one_unsettled:
-            driven.inbox.append(await self._call(driven.active, ready[0]))  # no task for the plain sequence
+            driven.inbox.append(await self._calls.call(driven.active, ready[0]))  # no task for the plain sequence
         else:
             self._call_beside(driven, ready)
 
@@ -247,7 +232,7 @@ class Runner:
 
     async def _call_and_put(self, driven: Driven, call: Call) -> None:
         try:
-            driven.put(await self._call(driven.active, call))
+            driven.put(await self._calls.call(driven.active, call))
         finally:
             driven.calls -= 1
 
@@ -278,45 +263,6 @@ class Runner:
         run.version, run.status, driven.told = run.version + 1, "waiting", missing
         return True
 
-    # -- calling -----------------------------------------------------------------------------------------------------
-
-    async def _call(self, active: Active, call: Call) -> Arrival:
-        """Call the intent of a step; whatever happens becomes a tick."""
-        run = active.run
-        metadata = {
-            "call_id": f"{run.id}/{call.path}#{call.attempt}",
-            "idempotency_key": step_key(run.id, call.path),
-            "run": run.id,
-            "step": call.path,
-            "attempt": call.attempt,
-            "tenant": run.tenant,
-        }
-        self._faults.reach("step.before_call")
-        # A step without a limit of its own has the invoker's, which every call has; two would cost twice.
-        limit = None if call.timeout is None else anyio.CancelScope(deadline=anyio.current_time() + call.timeout)
-        done: Invocation | None = None
-        try:
-            with limit or nullcontext():
-                done = await self._invoker.invoke(call.intent, call.params, active.context(call.path), metadata)
-            if done is None:
-                raise PluginTimeout(f"{call.intent} ran over the step's {call.timeout:g} s")
-            output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
-        except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's
-            return self._broke(call, error)
-        self._faults.reach("step.after_call")
-        if isinstance(output, dict) and output.get("success") is False:
-            return self._broke(call, _reported_failure(call, output))
-        tick = StepSucceeded(call.path, call.attempt, output, self._clock.now())
-        return Arrival(tick, done.effects, done.guards)
-
-    def _broke(self, call: Call, error: BaseException) -> Arrival:
-        kind = error.kind if isinstance(error, PluginFailed) and error.kind != "PluginFailed" else type(error).__name__
-        message = readable(error.message if isinstance(error, EventCoreError) else error)
-        after = error.details.get("retry_after") if isinstance(error, EventCoreError) else None
-        after = min(max(0.0, float(after)), _MAX_RETRY_AFTER) if isinstance(after, int | float) else None
-        body = {"type": kind, "message": message}
-        return Arrival(StepBroke(call.path, call.attempt, body, self._clock.now(), self._randomness.random(), after))
-
     # -- committing --------------------------------------------------------------------------------------------------
 
     async def _settle(self, driven: Driven, arrival: Arrival) -> Decision | None:
@@ -330,20 +276,12 @@ class Runner:
                 if not await self._store_tick(driven, decision, arrival):
                     return None
             except Conflict as conflict:
-                arrival = self._effects_refused(arrival, conflict)
+                arrival = self._calls.refused(arrival, conflict)
                 continue
             except EventCoreError as error:
-                arrival = self._effects_refused(arrival, error)
+                arrival = self._calls.refused(arrival, error)
                 continue
             return decision
-
-    def _effects_refused(self, arrival: Arrival, error: EventCoreError) -> Arrival:
-        """What a step wanted to commit along with its completion is not acceptable: the step failed."""
-        tick = arrival.tick
-        if not isinstance(tick, StepSucceeded):
-            raise error
-        body = {"type": type(error).__name__, "message": error.message}
-        return Arrival(StepBroke(tick.path, tick.attempt, body, tick.at, self._randomness.random()))
 
     async def _store_tick(self, driven: Driven, decision: Decision, arrival: Arrival) -> bool:
         """Commit a decision. False: another engine has taken the run over.
@@ -371,7 +309,7 @@ class Runner:
         run.version, run.status, run.updated = move.version, move.status, move.updated
         active.state, driven.told = decision.state, frozenset()
         for wait in decision.waits:
-            self._expect(wait.due)
+            self._timers.expect(wait.due)
         self._count(run, decision)
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
             self._faults.reach("step.after_commit")
@@ -404,36 +342,6 @@ class Runner:
 
     # -- timers and leases -------------------------------------------------------------------------------------------
 
-    def _expect(self, due: float) -> None:
-        """A timer was stored; wake the keeper if it is the next one."""
-        if due < self._next_due:
-            self._timer_bell.set()
-
-    async def _keep_timers(self) -> None:
-        while True:
-            self._timer_bell = anyio.Event()
-            try:
-                self._next_due = await self._store.next_timer() or float("inf")
-                wait = min(self._next_due - self._clock.now(), _IDLE_POLL)
-            except StoreError as error:
-                log.error("timers cannot be read: %s", error)
-                wait = _NOTHING_OURS
-            if wait <= 0:
-                # What is due but not ours, or not yet committed as done, must not make this loop spin.
-                wait = _AFTER_FIRING if await self._fire_due() else _NOTHING_OURS
-            with anyio.move_on_after(wait):
-                await self._timer_bell.wait()
-
-    async def _fire_due(self) -> int:
-        """Fire what is due; return how many timers were ours."""
-        fired = 0
-        try:
-            for timer in await self._store.timers(self._clock.now()):
-                fired += await self._fire(timer)
-        except StoreError as error:
-            log.error("timers could not fire: %s", error)
-        return fired
-
     async def _fire(self, timer: Timer) -> bool:
         tick = TimerFired(decode(timer.raw)["path"], self._clock.now())
         if driven := self._driven.get(timer.run):
@@ -460,9 +368,3 @@ class Runner:
 
 def _callable(decision: Decision, known: Callable[[Driven, Call], bool], driven: Driven) -> list[Call]:
     return [call for call in decision.calls if known(driven, call)]
-
-
-def _reported_failure(call: Call, output: dict[str, Any]) -> PluginFailed:
-    """A result `{"success": false}` is a failure that the handler reports instead of raising."""
-    message = output.get("message") or output.get("error") or f"{call.intent} reported a failure"
-    return PluginFailed(str(message), kind=str(output.get("error") or "PluginFailed"))

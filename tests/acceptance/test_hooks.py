@@ -61,9 +61,7 @@ async def test_answers_are_explicit(home: HomeFolder) -> None:
         '    return Deny("spam") if "buy" in message["text"] else None',
         **CHATS,
     )
-    home.plugin(
-        "sloppy", "from eventcore.sdk import gate\n@gate\ndef on_message(message):\n    return False", **CHATS
-    )
+    home.plugin("sloppy", "from eventcore.sdk import gate\n@gate\ndef on_message(message):\n    return False", **CHATS)
     home.plugin("echo", 'def on_message(message):\n    return {"text": "hi back"}', **CHATS)
     async with EventCore(home.root) as core:
         for name in ("spam", "sloppy", "echo"):
@@ -80,9 +78,7 @@ async def test_answers_are_explicit(home: HomeFolder) -> None:
 @pytest.mark.anyio
 @pytest.mark.req("B9")
 async def test_a_plugin_that_sleeps_is_cut_off_and_the_others_answer(home: HomeFolder) -> None:
-    home.plugin(
-        "sleepy", "import asyncio\nasync def on_message(message):\n    await asyncio.sleep(60)", **CHATS
-    )
+    home.plugin("sleepy", "import asyncio\nasync def on_message(message):\n    await asyncio.sleep(60)", **CHATS)
     home.plugin("zippy", 'def on_message(message):\n    return {"text": "here"}', **CHATS)
     home.write(
         "hooks/policy.py", "from eventcore.sdk import gate\n@gate\ndef on_message(message):\n    raise OSError('down')"

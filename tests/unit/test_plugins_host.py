@@ -278,7 +278,7 @@ async def test_a_limit_on_the_embedders_own_function(core: EventCore) -> None:
         await anyio.sleep_forever()
 
     core.plugins.intent("mine", hangs)
-    with pytest.raises(PluginTimeout, match="0.02 s"):
+    with pytest.raises(PluginTimeout, match=r"0\.02 s"):
         await core.plugins.run("mine", timeout=0.02)
 
 

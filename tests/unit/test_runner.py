@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -22,6 +23,7 @@ from eventcore.kernel.errors import (
     UnknownWorkflow,
 )
 from eventcore.kernel.event import Event
+from eventcore.kernel.faults import FaultPlan
 from eventcore.kernel.records import Batch, Guard
 from eventcore.storage.memory import MemoryStore
 
@@ -519,7 +521,7 @@ class FailingStore(MemoryStore):
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("eventcore.workflows.runner._STORE_RETRY", (0.005, 0.005))
-    monkeypatch.setattr("eventcore.workflows.runner._NOTHING_OURS", 0.05)
+    monkeypatch.setattr("eventcore.workflows.timers._NOTHING_OURS", 0.05)
 
 
 @pytest.mark.parametrize("type", ["step_completed", "workflow_completed", "step_retrying"])
@@ -630,3 +632,74 @@ async def test_a_run_is_resumed_where_it_was(anyio_backend: Any) -> None:
             core.plugins.intent("note", lambda params: calls.append(params["n"]) or {})
             assert await (await core.workflows.run(run.id)).result(5) is None  # its definition is in the store
             assert calls == ["a", "b"]
+
+
+# -- timers -----------------------------------------------------------------------------------------------------------
+
+
+class SlowStore(MemoryStore):
+    async def commit(self, batch: Batch, guards: Sequence[Guard] = ()) -> int:
+        if batch.timers_done:
+            await anyio.sleep(0.05)
+        return await super().commit(batch, guards)
+
+
+async def test_a_timer_whose_commit_takes_long_fires_once(anyio_backend: Any) -> None:
+    plan = FaultPlan()
+    with anyio.fail_after(10):
+        async with EventCore(store=SlowStore(), faults=plan) as core:
+            core.plugins.intent("p", lambda params: {})
+            await result_of(core, {"id": "nap", "sleep": 0.01}, {"id": "a", "plugin": "p"})
+            await anyio.sleep(0.02)
+    assert plan.hits["step.before_commit"] == 1  # the timer's tick; the step's own ends the run
+    assert plan.hits["run.before_end"] == 1
+
+
+async def test_a_timer_that_wakes_a_run_which_waits_for_an_intent_doubles_no_call(core: EventCore) -> None:
+    calls: list[str] = []
+    began, go = anyio.Event(), anyio.Event()
+
+    def first(params: Any) -> Any:
+        del core.plugins.registry.host["gone"]
+        return {}
+
+    async def slow(params: Any) -> Any:
+        calls.append("slow")
+        began.set()
+        await go.wait()
+        return {}
+
+    core.plugins.intent("first", first)
+    core.plugins.intent("slow", slow)
+    core.plugins.intent("gone", lambda params: {})
+    define(
+        core,
+        {"id": "first", "plugin": "first"},
+        {"id": "gone", "plugin": "gone"},
+        {"id": "nap", "sleep": 0.05, "needs": ["first"]},
+        {"id": "slow", "plugin": "slow", "needs": ["nap"]},
+    )
+    run = await core.workflows.start("w")
+    await until(lambda: stuck(core, run.id))
+    await began.wait()
+    core.plugins.intent("gone", lambda params: calls.append("gone") or {})
+    while len(calls) < 2:
+        await anyio.sleep(0.002)
+    core.plugins.intent("another", lambda params: {})
+    await anyio.sleep(0.02)
+    go.set()
+    await run.result(5)
+    assert sorted(calls) == ["gone", "slow"]
+
+
+async def test_a_stored_definition_that_is_no_longer_valid_keeps_nobody_out(anyio_backend: Any) -> None:
+    store = MemoryStore()
+    with anyio.fail_after(10):
+        async with EventCore(store=store) as core:
+            define(core, {"id": "a", "sleep": 3600})
+            run = await core.workflows.start("w")
+        for digest, row in store._tables.definitions.items():
+            store._tables.definitions[digest] = replace(row, raw=b'{"slug": "w", "steps": "none"}')
+        async with EventCore(store=store) as core:
+            await core.bus.emit("x")
+            assert await (await core.workflows.run(run.id)).status() == "waiting"

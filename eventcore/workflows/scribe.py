@@ -73,8 +73,6 @@ class Scribe:
             run.raw_output, run.raw_error = _ends(decision)
         elif not decision.calls:
             run.status = "waiting"
-        elif not decision.calls:
-            run.status = "waiting"
         return batch
 
     def progress(self, active: Active, decision: Decision, at: float, *, busy: bool) -> Batch:

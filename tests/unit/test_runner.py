@@ -30,6 +30,13 @@ from eventcore.storage.memory import MemoryStore
 pytestmark = pytest.mark.anyio
 
 
+def do_not_drain(core: EventCore) -> None:
+    """Close without waiting for what runs, as a stop under a deadline does."""
+    settings = core.engine.settings
+    hasty = settings.engine.model_copy(update={"drain_timeout": 0.0})
+    core.engine.settings = settings.model_copy(update={"engine": hasty})
+
+
 async def of_type(core: EventCore, pattern: str, **more: Any) -> list[Event]:
     return [event async for event in core.history.query(type=pattern, **more)]
 
@@ -455,7 +462,7 @@ async def test_a_run_whose_intent_is_missing_after_a_restart_waits_visibly(anyio
             define(core, {"id": "a", "plugin": "late_intent"}, outputs="{{ steps.a.output.ok }}")
             run_id = (await core.workflows.start("w")).id
             await began.wait()
-            core.engine.settings.engine.__dict__["drain_timeout"] = 0.0
+            do_not_drain(core)
         async with EventCore(store=store) as core:
             row = await until(lambda: stuck(core, run_id))
             assert b"late_intent" in row.raw_error
@@ -618,7 +625,7 @@ async def test_a_run_is_resumed_where_it_was(anyio_backend: Any) -> None:
     calls: list[str] = []
     with anyio.fail_after(20):
         async with EventCore(store=store) as core:
-            core.engine.settings.engine.__dict__["drain_timeout"] = 0.0
+            do_not_drain(core)
             core.plugins.intent("note", lambda params: calls.append(params["n"]) or {})
             define(
                 core,

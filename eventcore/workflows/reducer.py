@@ -355,10 +355,13 @@ def _start(
 
 def _end_if_over(plan: Plan, decision: Decision) -> None:
     steps = decision.state.steps
-    if any(step.status not in _SETTLED for step in steps.values()):
-        return
     failed = _blocking_failure(plan, decision.state)
+    if any(step.status == "running" or (step.status == "waiting" and failed is None) for step in steps.values()):
+        return
     if failed is not None:
+        # What only waits (a sleep, a retry in a day) has nothing to wait for any more.
+        decision.waits.clear()
+        decision.waits_done.extend(path for path, step in steps.items() if step.status == "waiting")
         error = {"step": failed, **(steps[failed].error or {})}
         decision.end = End("failed", error=error)
     elif len(steps) == len(plan.steps):

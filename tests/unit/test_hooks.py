@@ -152,11 +152,16 @@ async def test_handlers_cannot_change_each_others_payload(core: EventCore) -> No
 # -- verdicts and failures --------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("value", [False, True, "no", 0, {"deny": True}, Replace({"text": "x"}), Stop({})])
-@pytest.mark.parametrize("stage", ["gate", "filter", "reply"])
+_NEVER = [False, True, "no", 0]
+_WRONG = {
+    "gate": [*_NEVER, {"deny": True}, Replace({"text": "x"}), Stop({})],
+    "filter": [*_NEVER, {"deny": True}, Stop({})],
+    "reply": [*_NEVER, Replace({"text": "x"})],
+}
+
+
+@pytest.mark.parametrize(("stage", "value"), [(stage, value) for stage, values in _WRONG.items() for value in values])
 async def test_a_wrong_verdict_is_that_handlers_error_alone(core: EventCore, stage: Any, value: Any) -> None:
-    if (stage, type(value)) in (("reply", dict), ("reply", Stop), ("filter", Replace)):
-        pytest.skip("allowed there")
     core.hooks.register("on_message", answering(value), stage=stage, owner="wrong")
     core.hooks.register("on_message", answering({"text": "still here"}), owner="right")
     outcome = await core.hooks.call("on_message", {"text": "hi"})

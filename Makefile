@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
-PYTEST := $(BIN)/python -m pytest
+PYTEST := $(BIN)/python -m pytest -p tests.req_plugin
 
 # Debian packages that some tests want. `make test` never installs them; it names what it skipped for lack of them.
 SYSTEM_PACKAGES := git npm
@@ -33,7 +33,7 @@ run: $(READY)  ## set up, then chat with the repository's own home (pipe lines i
 	@$(BIN)/eventcore chat
 
 test: $(DEV)  ## set up, then everything that must hold; violent tests sample by a printed seed
-	@$(PYTEST) -q -m 'not prove' --durations=10
+	@$(PYTEST) -q -rs -m 'not prove' --durations=10
 
 prove: $(DEV)  ## the violent tests in full counts, and the real public inputs
 	@EVENTCORE_PROVE=1 $(PYTEST) -q -s tests/recovery tests/prove

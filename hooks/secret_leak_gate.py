@@ -1,7 +1,7 @@
 """Refuses chat messages that seem to hold a credential, before anything else sees or stores them.
 
-Looks for shapes that are hardly ever anything else: private key blocks, and access keys with their issuer's fixed prefix.
-It is a net for slips, not a guard against somebody who means to get one through.
+Looks for shapes that are hardly ever anything else: private key blocks, and access keys with their issuer's fixed
+prefix. It is a net for slips, not a guard against somebody who means to get one through.
 """
 
 from __future__ import annotations

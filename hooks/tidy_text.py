@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventcore.sdk import Replace, filter
+from eventcore.sdk import Replace, filter  # noqa: A004 - the stage's name
 
 
 @filter

@@ -54,11 +54,16 @@ def _not_here(what: str) -> RemoteError:
 
 
 class RemoteBus(_Room):
-    """`core.bus` of a running engine: `emit` and `stream`."""
+    """`core.bus` of a running engine: `emit`, `emit_cloudevent` and `stream`."""
 
     async def emit(self, type: str, data: Any = None, **options: Any) -> Receipt:
         """As `Bus.emit`, but for `context`: who speaks is the operator."""
         receipt = await self._client.call("events.emit", {"type": type, "data": data, "source": "/host", **options})
+        return Receipt(receipt["id"], receipt["position"], receipt["duplicate"])
+
+    async def emit_cloudevent(self, body: Mapping[str, Any]) -> Receipt:
+        """As `Bus.emit_cloudevent`, of a mapping."""
+        receipt = await self._client.call("events.emit_cloudevent", {"body": dict(body)})
         return Receipt(receipt["id"], receipt["position"], receipt["duplicate"])
 
     async def stream(self, pattern: str) -> AsyncIterator[Event]:
@@ -190,5 +195,8 @@ def event_of(body: Mapping[str, Any]) -> Event:
         hops=body.get("hops", 0),
         traceparent=body.get("traceparent"),
         idempotency_key=body.get("idempotency_key"),
+        schema_version=body.get("schema_version", 1),
         position=body["position"],
+        ce_type=body.get("ce_type"),
+        raw_extensions=encode(body["extensions"]) if "extensions" in body else None,
     )

@@ -504,6 +504,11 @@ class Bus(Listening):
             receipts.append(await self._intake.stage(event, staging))
         return receipts
 
+    async def take_in(self, event: Event) -> Receipt:
+        """Commit an event that was made with `build`, as `emit` does: loops refused, buffers respected."""
+        self.check(event)
+        return (await self._take_in([event]))[0]
+
     async def _take_in(self, events: Sequence[Event]) -> list[Receipt]:
         """Admit, record and hand out, all or none."""
         reserved = await self._admission.admit(events)

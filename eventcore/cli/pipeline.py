@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import select
 import socket
+import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from eventcore.home.control_client import (
-    HEADER,
     connection_lost,
-    decode_response,
     encode_request,
     not_running,
-    response_size,
+    receive,
     result_of,
     timed_out,
 )
@@ -34,7 +33,7 @@ def pipeline(
     pending: dict[int, T] = {}
 
     def take() -> tuple[T, dict[str, Any] | EventCoreError]:
-        answer = _receive(connection)
+        answer = receive(connection, time.monotonic() + _TIMEOUT)
         tag = pending.pop(answer["id"]) if answer.get("id") in pending else None
         try:
             result = result_of(answer)
@@ -85,22 +84,3 @@ def _send(connection: socket.socket, frame: bytes) -> None:
         raise timed_out() from None
     except OSError:
         raise connection_lost() from None
-
-
-def _receive(connection: socket.socket) -> dict[str, Any]:
-    return decode_response(_exactly(connection, response_size(_exactly(connection, HEADER.size))))
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    data = bytearray()
-    while len(data) < size:
-        try:
-            piece = connection.recv(min(size - len(data), 1 << 20))
-        except TimeoutError:
-            raise timed_out() from None
-        except OSError:
-            raise connection_lost() from None
-        if not piece:
-            raise connection_lost()
-        data += piece
-    return bytes(data)

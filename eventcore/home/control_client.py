@@ -78,7 +78,7 @@ def request(
     with _connect(path, timeout) as connection:
         _send(connection, encode_request(1, op, params, context), deadline)
         while True:
-            answer = _receive(connection, deadline)
+            answer = receive(connection, deadline)
             if "item" not in answer:
                 return result_of(answer)
 
@@ -102,7 +102,7 @@ def stream(
         frame = encode_request(1, op, params, context)
         _send(connection, frame, time.monotonic() + DEFAULT_TIMEOUT)
         while True:
-            answer = _receive(connection, None if timeout is None else time.monotonic() + timeout)
+            answer = receive(connection, None if timeout is None else time.monotonic() + timeout)
             if "item" not in answer:
                 return result_of(answer)
             yield answer["item"]
@@ -216,7 +216,8 @@ def _send(connection: socket.socket, frame: bytes, deadline: float) -> None:
         return
 
 
-def _receive(connection: socket.socket, deadline: float | None) -> dict[str, Any]:
+def receive(connection: socket.socket, deadline: float | None) -> dict[str, Any]:
+    """The next response; `deadline` is in monotonic seconds, None for ever."""
     size = response_size(_exactly(connection, HEADER.size, deadline))
     return decode_response(_exactly(connection, size, deadline))
 

@@ -167,7 +167,10 @@ class Call:
         """Record the event, with whatever it starts."""
         value = self.outcome.value = self._payload()
         if self.spec.record == "always":
-            self.outcome.event = await self.room.bus.announce(self.spec.name, value, self.context, source="/hooks")
+            event = self.room.bus.build(self.spec.name, value, self.context, source="/hooks")
+            self.room.bus.check(event)  # a handler of hook events may call hooks
+            await self.room.bus.commit(Batch(log=[event]))
+            self.outcome.event = event
             self._last = self._monotonic()
 
     async def _wrapped(self, handlers: tuple[Handler, ...], pick: Pick | None, inner: Inner | None) -> Exception | None:

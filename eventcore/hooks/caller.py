@@ -148,6 +148,7 @@ class Hooks:
             NotFound, InvalidPayload: no such hook, or a payload that does not fit.
             InvalidInput: `inner` for a hook of another mode.
             HookFailed: a gate or filter failed and the hook's rule is to raise.
+            LoopDetected: the call came of a handler, and would close a causal loop.
         """
         self._bus.check_open()
         spec = self.specs.get(hook)

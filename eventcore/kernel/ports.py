@@ -281,7 +281,7 @@ class Store(ABC):
 
     @abstractmethod
     async def renew(self, owner: str, now: float, lease: float) -> int:
-        """Extend the leases of all live runs and cursors of `owner` to `now + lease`; return how many runs there are."""
+        """Extend the leases of live runs and cursors of `owner` to `now + lease`; return how many runs there are."""
 
     @abstractmethod
     async def release(self, owner: str) -> None:

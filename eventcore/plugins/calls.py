@@ -13,13 +13,14 @@ from typing import Any
 import anyio
 
 from eventcore.bus.bus import Bus
-from eventcore.bus.calling import as_async
+from eventcore.bus.calling import as_async, describe, readable
 from eventcore.bus.current import serving
-from eventcore.kernel.context import CallContext, Cause
+from eventcore.kernel.context import CallContext, Cause, loop_in
 from eventcore.kernel.errors import (
     AccessDenied,
     EventCoreError,
     InvalidInput,
+    InvalidPayload,
     NoResponder,
     PluginFailed,
     PluginTimeout,
@@ -89,12 +90,17 @@ class Calls:
 
         Raises:
             UnknownIntent, AccessDenied, PluginFailed: as for `Invoker.invoke`; failures are recorded too.
+            InvalidPayload: the parameters are not JSON.
+            LoopDetected: the intents call each other in a circle.
         """
         self._bus.check_open()
+        encode(params, what=f"the parameters of {intent}")
         target = await self._target(intent, context)
         # The id of the `plugin_called` that will be recorded: what the code emits meanwhile can name it as its cause.
         call_id = self._ids.new()
         inner = context.because(_inside(context.cause, call_id, intent))
+        if loop_in(inner.cause):
+            self._bus.check(self._bus.build("plugin_called", {"intent": intent}, inner))
         metadata = {
             "call_id": call_id,
             "idempotency_key": call_id,
@@ -160,6 +166,7 @@ class Calls:
     ) -> None:
         provider = _provider(target)
         data = {"plugin": provider, "intent": intent, "seconds": round(seconds, 6), **error.as_dict()}
+        data["message"] = readable(error.message)
         if isinstance(error, PluginFailed):
             data |= {"type": error.kind, "trace": error.trace}
         await self._bus.announce("plugin_error", data, context, source=f"/plugins/{provider}", subject=intent)
@@ -228,15 +235,20 @@ class Calls:
         self, target: HostIntent, body: dict[str, Any], context: CallContext, timeout: float | None
     ) -> Invocation:
         limit = HOST_TIMEOUT if timeout is None else timeout
+        result: Any = None
         try:
-            with serving(self._bus, context), anyio.fail_after(limit):
+            with serving(self._bus, context), anyio.move_on_after(limit) as scope:
                 result = await as_async(target.call)(body)
-        except TimeoutError:
-            raise PluginTimeout(f"{target.name} ran over its {limit:g} s", kind="TimeoutError") from None
         except EventCoreError:
             raise
         except Exception as error:
-            raise PluginFailed(f"{type(error).__name__}: {error}", kind=type(error).__name__) from error
+            raise PluginFailed(describe(error), kind=type(error).__name__) from error
+        if scope.cancelled_caught:
+            raise PluginTimeout(f"{target.name} ran over its {limit:g} s", kind="TimeoutError")
+        try:
+            encode(result, what=f"the result of {target.name}")
+        except InvalidPayload as error:
+            raise PluginFailed(error.message, kind="InvalidPayload") from None
         return Invocation(result, "host")
 
     async def _call_plugin(

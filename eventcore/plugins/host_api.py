@@ -112,16 +112,16 @@ class CallApi:
         data = bus.types.check(name, params.get("data"))
         source = f"/plugins/{self._record.slug}"
         event = bus.build(name, data, self._context, source=source, key=params.get("key"))
+        if params.get("now") or bus.types.is_transient(name):
+            receipt = await bus.take_in(event)
+            return {"id": receipt.id, "position": receipt.position}
         bus.check(event)
-        if params.get("now"):
-            await bus.commit(Batch(log=[event]))
-            return {"id": event.id, "position": event.position}
         self.staged.log.append(event)
         return {"id": event.id, "position": None}
 
     async def _read_memory(self, params: dict[str, Any]) -> list[dict[str, Any]]:
         await self._need(PluginPermission.MEMORY_READ, "read memory")
-        text, limit = str(params.get("query", "")), max(1, min(int(params.get("limit", 5)), 100))
+        text, limit = str(params.get("query", "")), int(_number(params, "limit", 5, 1, 100))
         words = text.casefold().split()
         own = [
             row
@@ -148,7 +148,10 @@ class CallApi:
                 f"{self._record.slug} may not start {slug}: its manifest does not set enable_external_workflow"
             )
         await self._may_change(f"start {slug}")
-        batch, guards, run = self._services.starter.stage_start(slug, params.get("inputs") or {}, self._context)
+        inputs = params.get("inputs") or {}
+        if not isinstance(inputs, dict):
+            raise InvalidInput(f"the inputs of {slug} are an object, not {type(inputs).__name__}")
+        batch, guards, run = self._services.starter.stage_start(slug, inputs, self._context)
         self.staged.add(batch)
         self.guards.extend(guards)
         return {"run": run, "slug": slug}
@@ -157,6 +160,16 @@ class CallApi:
         intent = str(params.get("intent", ""))
         await self._need(PluginPermission.PLUGIN_COMMUNICATION, f"call {intent}")
         await self._may_change(f"call {intent}")
-        timeout = max(0.001, min(float(params.get("timeout", 10)), 3600.0))
-        asked = dict(params.get("params") or {})
-        return await self._services.bus.request(intent, asked, timeout=timeout, context=self._context)
+        timeout = _number(params, "timeout", 10, 0.001, 3600)
+        body = params.get("params") or {}
+        if not isinstance(body, dict):
+            raise InvalidInput(f"the parameters of {intent} are an object, not {type(body).__name__}")
+        return await self._services.bus.request(intent, body, timeout=timeout, context=self._context)
+
+
+def _number(params: dict[str, Any], name: str, default: float, least: float, most: float) -> float:
+    """A number that plugin code sent, brought within bounds."""
+    value = params.get(name, default)
+    if not isinstance(value, int | float):
+        raise InvalidInput(f"{name} is a number, not {type(value).__name__}")
+    return max(least, min(value, most))

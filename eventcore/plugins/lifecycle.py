@@ -65,6 +65,7 @@ class Lifecycle:
         self._subscriptions: dict[str, list[Subscription]] = {}
         hooks.specs.listeners.append(self._hook_declared)
         hooks.room.owners.append(self._health_changed)
+        self._locks: dict[str, anyio.Lock] = {}
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
@@ -116,14 +117,21 @@ class Lifecycle:
             PluginFailed: its code could not be loaded; it is left `failed`, with the reason.
         """
         record.described()
+        async with self._lock(record):
+            if not record.enabled:
+                await self._enable(record, context, self._grant(record, grants))
+
+    async def _enable(self, record: PluginRecord, context: CallContext, granted: frozenset[PluginPermission]) -> None:
         before = record.state
         if record.state == "degraded":
             await self._mend(record, context)
         if record.enabled:
             return
-        record.granted = self._grant(record, grants)
+        record.granted = granted
         try:
-            record.content_hash = hash_folder(record.path)
+            found = hash_folder(record.path)
+            if found != record.content_hash:
+                record.content_hash, record.registered = found, None  # other code registers other things
             await self._register(record)
         except EventCoreError as error:
             record.state, record.reason, record.since = "failed", str(error), self._clock.now()
@@ -133,16 +141,21 @@ class Lifecycle:
         await self._note(record, "plugin_enabled", before, context)
         self._changed()
 
+    def _lock(self, record: PluginRecord) -> anyio.Lock:
+        """One change of a plugin's state at a time: two that enable it would register everything twice."""
+        return self._locks.setdefault(record.slug, anyio.Lock())
+
     async def disable(self, record: PluginRecord, context: CallContext, reason: str | None = None) -> None:
         """Disable a plugin: nothing calls it any more, and its worker ends after `cleanup`."""
-        if record.state == "disabled":
-            return
-        before = record.state
-        self._unregister(record)
-        await self._supervisor.stop(record.slug, tenant=self._tenant)
-        record.state, record.reason, record.since = "disabled", reason, self._clock.now()
-        await self._note(record, "plugin_disabled", before, context)
-        self._changed()
+        async with self._lock(record):
+            if record.state == "disabled":
+                return
+            before = record.state
+            self._unregister(record)
+            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            record.state, record.reason, record.since = "disabled", reason, self._clock.now()
+            await self._note(record, "plugin_disabled", before, context)
+            self._changed()
 
     async def _mend(self, record: PluginRecord, context: CallContext) -> None:
         """The operator says that a degraded plugin is well again."""
@@ -190,11 +203,11 @@ class Lifecycle:
             self._hooks.registry.register(self._handlers(record), self._commands(record))
             self._subscribe(record)
             self._warn_of_slips(record)
+            if manifest.class_name:
+                await self._load(record)  # a plugin with a class starts with the host; `initialize` has work to do
         except BaseException:
             self._unregister(record)
             raise
-        if manifest.class_name:
-            await self._load(record)  # a plugin with a class starts with the host; `initialize` has work to do
 
     def _unregister(self, record: PluginRecord) -> None:
         self._registry.give_up(record)

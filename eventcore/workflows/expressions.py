@@ -42,6 +42,7 @@ _BUDGET = 2 * MAX_SIZE
 _MAX_BITS = 4096
 _MAX_DIGITS = 1000
 
+_LOOK_UP = re.compile(r"\s*\{\{\s*([a-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}\s*", re.ASCII)
 _SINGLE = re.compile(r"\s*\{\{(?P<body>.*)\}\}\s*", re.DOTALL)
 
 _FILTERS = frozenset(
@@ -243,6 +244,8 @@ class Template:
     #: (name, attribute or "") pairs that it reads, such as ("steps", "classify").
     reads: frozenset[tuple[str, str]]
     _evaluate: Callable[[Mapping[str, Any]], Any]
+    #: The names of a plain look-up, `steps.classify.output`; empty for anything else.
+    _path: tuple[str, ...] = ()
 
     def __call__(self, scope: Mapping[str, Any]) -> Any:
         """The value (if the template is exactly one expression) or the text.
@@ -250,6 +253,15 @@ class Template:
         Raises:
             ExpressionError: a name is missing, an operation is refused, or the result is too large.
         """
+        # Most templates only fetch a value. Walking there costs 0.5 us, asking Jinja 8. What is not there, Jinja tells.
+        value: Any = scope
+        for name in self._path:
+            if type(value) is not dict or name not in value:
+                break
+            value = value[name]
+        else:
+            if self._path:
+                return value
         try:
             value = self._evaluate(scope)
             if isinstance(value, Undefined):
@@ -304,7 +316,9 @@ class Expressions:
         # Two expressions side by side also match the outer braces; the parsed tree tells them apart.
         if single and len(tree.body) == 1 and len(_parts(tree)) == 1:
             expression = self._environment.compile_expression(single["body"].strip(), undefined_to_none=False)
-            return Template(source, True, reads, self._on_budget(expression))
+            path = _LOOK_UP.fullmatch(source)
+            names = tuple(path[1].split(".")) if path and any(path[1].startswith(name) for name, _ in reads) else ()
+            return Template(source, True, reads, self._on_budget(expression), names)
         return Template(source, False, reads, self._on_budget(self._environment.from_string(source).render))
 
     def _on_budget(self, evaluate: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:

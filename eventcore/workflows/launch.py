@@ -67,10 +67,11 @@ class Launcher:
     # -- Contributor -------------------------------------------------------------------------------------------------
 
     def contribute(self, entries: Sequence[LogEntry]) -> tuple[Batch, tuple[Guard, ...]] | None:
-        batch = Batch()
+        batch: Batch | None = None
         for entry in entries:
             event = entry.event if isinstance(entry, JournalEntry) else entry
             for plan, trigger in self._registry.triggers(event.type):
+                batch = Batch() if batch is None else batch
                 batch.add(self._triggered(plan, trigger, event))
         return (batch, ()) if batch else None
 

@@ -269,12 +269,14 @@ def _may_retry(retry: Retry, failures: int, error: dict[str, Any]) -> bool:
 
 def _backoff(retry: Retry, failures: int, jitter: float) -> float:
     """Exponential backoff with full jitter (AWS Architecture Blog, "Exponential Backoff And Jitter", 2015)."""
-    wait = retry.initial if retry.backoff == "constant" else min(retry.initial * 2.0 ** (failures - 1), retry.max)
+    wait = min(retry.initial if retry.backoff == "constant" else retry.initial * 2.0 ** (failures - 1), retry.max)
     return wait * jitter if retry.jitter else wait
 
 
 def _fired(plan: Plan, decision: Decision, tick: TimerFired) -> None:
     step = decision.state.steps.get(tick.path)
+    if step is not None and step.status == "waiting" and tick.at < step.due:
+        return  # the timer of an earlier wait: the one that is stored now is for later, and has to stay
     decision.waits_done.append(tick.path)
     if step is None or step.status != "waiting":
         return
@@ -353,10 +355,13 @@ def _start(
 
 def _end_if_over(plan: Plan, decision: Decision) -> None:
     steps = decision.state.steps
-    if any(step.status not in _SETTLED for step in steps.values()):
-        return
     failed = _blocking_failure(plan, decision.state)
+    if any(step.status == "running" or (step.status == "waiting" and failed is None) for step in steps.values()):
+        return
     if failed is not None:
+        # What only waits (a sleep, a retry in a day) has nothing to wait for any more.
+        decision.waits.clear()
+        decision.waits_done.extend(path for path, step in steps.items() if step.status == "waiting")
         error = {"step": failed, **(steps[failed].error or {})}
         decision.end = End("failed", error=error)
     elif len(steps) == len(plan.steps):

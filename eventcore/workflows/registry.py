@@ -12,6 +12,8 @@ from eventcore.workflows.definition import Workflow, parse_workflow, read_workfl
 from eventcore.workflows.expressions import Expressions
 from eventcore.workflows.plan import Plan, TriggerPlan, compile_plan
 
+_MAX_REMEMBERED = 4096
+
 
 class Registry:
     """Plans by slug, with their triggers indexed by event type; old plans by hash, for runs pinned to them."""
@@ -23,6 +25,8 @@ class Registry:
         self._origins: dict[str, str] = {}
         self._literal: dict[str, list[tuple[Plan, TriggerPlan]]] = {}
         self._patterns: list[tuple[Plan, TriggerPlan]] = []
+        # Asked once for every event that is committed, and there are few types.
+        self._matching: dict[str, tuple[tuple[Plan, TriggerPlan], ...]] = {}
 
     def compile(self, source: str | Mapping[str, Any] | Workflow | Path, file: str = "<definition>") -> Plan:
         """A plan that is not registered: what `validate` needs.
@@ -88,15 +92,20 @@ class Registry:
     def __iter__(self) -> Iterator[Plan]:
         return iter(sorted(self._plans.values(), key=lambda plan: plan.slug))
 
-    def triggers(self, event_type: str) -> Iterator[tuple[Plan, TriggerPlan]]:
+    def triggers(self, event_type: str) -> tuple[tuple[Plan, TriggerPlan], ...]:
         """The triggers that listen to this type, in order of slug and place."""
-        yield from self._literal.get(event_type, ())
-        for plan, trigger in self._patterns:
-            if pattern(trigger.pattern).fullmatch(event_type):
-                yield plan, trigger
+        found = self._matching.get(event_type)
+        if found is None:
+            found = (
+                *self._literal.get(event_type, ()),
+                *(pair for pair in self._patterns if pattern(pair[1].pattern).fullmatch(event_type)),
+            )
+            if len(self._matching) < _MAX_REMEMBERED:
+                self._matching[event_type] = found
+        return found
 
     def _index(self) -> None:
-        self._literal, self._patterns = {}, []
+        self._literal, self._patterns, self._matching = {}, [], {}
         for plan in self:
             for trigger in plan.triggers:
                 if is_literal(trigger.pattern):

@@ -7,36 +7,25 @@ nobody answers yet) costs no task and no memory but a row: a timer or a newly kn
 from __future__ import annotations
 
 import logging
-from collections import deque
 from collections.abc import Callable, Sequence
-from contextlib import AsyncExitStack, nullcontext
-from dataclasses import dataclass, field
+from contextlib import AsyncExitStack
 from typing import Any
 
-import anyio
 from anyio.abc import TaskGroup
 
-from eventcore.kernel.errors import Conflict, EventCoreError, PluginFailed, PluginTimeout, StoreError
-from eventcore.kernel.event import MAX_PAYLOAD, Event
-from eventcore.kernel.ids import step_key
-from eventcore.kernel.json import decode, encode
+from eventcore.kernel.errors import Conflict, EventCoreError, StoreError
+from eventcore.kernel.event import Event
+from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Faults, Invoker, Metrics, Randomness, Store
 from eventcore.kernel.records import LIVE, Batch, Guard, LogEntry, Run, RunAt, Timer
+from eventcore.workflows.driven import Arrival, Driven
 from eventcore.workflows.launch import Launcher
 from eventcore.workflows.plan import Plan
-from eventcore.workflows.reducer import (
-    Call,
-    Decision,
-    Resumed,
-    StepBroke,
-    StepSucceeded,
-    Tick,
-    TimerFired,
-    fold,
-    reduce,
-)
+from eventcore.workflows.reducer import Call, Decision, Resumed, TimerFired, fold, reduce
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.scribe import Active, Scribe, entries_of, initial_state
+from eventcore.workflows.stepcalls import StepCalls
+from eventcore.workflows.timers import TimerKeeper
 
 log = logging.getLogger("eventcore.workflows")
 
@@ -45,40 +34,7 @@ Commit = Callable[[Batch, Sequence[Guard]], Any]
 #: How long an engine holds a run without renewing, in seconds.
 LEASE = 30.0
 _STORE_RETRY = (0.1, 0.5, 2.0, 5.0, 15.0)
-_IDLE_POLL = 3600.0
-_AFTER_FIRING = 0.005
-_NOTHING_OURS = 1.0
 _AFTER_A_BUG = 30.0
-
-
-@dataclass(slots=True)
-class Arrival:
-    """A tick, with what has to be committed along with it."""
-
-    tick: Tick
-    effects: Batch | None = None
-    guards: tuple[Guard, ...] = ()
-
-
-@dataclass(slots=True)
-class Driven:
-    """An active run with its inbox."""
-
-    active: Active
-    inbox: deque[Arrival] = field(default_factory=deque)
-    bell: anyio.Event = field(default_factory=anyio.Event)
-    calls: int = 0
-    parked: list[Call] = field(default_factory=list)
-
-    def put(self, arrival: Arrival) -> None:
-        self.inbox.append(arrival)
-        self.bell.set()
-
-    async def next(self) -> Arrival:
-        while not self.inbox:
-            self.bell = anyio.Event()
-            await self.bell.wait()
-        return self.inbox.popleft()
 
 
 class Runner:
@@ -108,14 +64,15 @@ class Runner:
         lease: float = LEASE,
     ) -> None:
         self._owner, self._lease = owner, lease
-        self._store, self._commit, self._clock, self._randomness = store, commit, clock, randomness
+        self._store, self._commit, self._clock = store, commit, clock
         self._metrics, self._faults, self._invoker = metrics, faults, invoker
         self._registry, self._scribe, self._launcher, self._on_end = registry, scribe, launcher, on_end
         self._driven: dict[str, Driven] = {}
-        self._parked: set[str] = set()
+        #: Runs that wait for an intent: their tenants, and the intents.
+        self._parked: dict[str, tuple[str, frozenset[str]]] = {}
         self._tasks: TaskGroup | None = None
-        self._timer_bell = anyio.Event()
-        self._next_due = float("inf")
+        self._calls = StepCalls(invoker, clock, randomness, faults)
+        self._timers = TimerKeeper(store, clock, self._fire)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -123,7 +80,7 @@ class Runner:
         """Begin to drive: watch commits, keep timers and leases."""
         self._tasks = tasks
         stack.callback(self._store.watch(self._committed))
-        tasks.start_soon(self._keep_timers, name="eventcore timers")
+        tasks.start_soon(self._timers.keep, name="eventcore timers")
         tasks.start_soon(self._keep_leases, name="eventcore leases")
 
     @property
@@ -153,9 +110,9 @@ class Runner:
             ready = [call for call in driven.parked if self._known(driven, call)]
             driven.parked = [call for call in driven.parked if call not in ready]
             self._call_beside(driven, ready)
-        for run_id in list(self._parked):
-            self._parked.discard(run_id)
-            self._spawn(self._wake, run_id)
+        for run_id, (tenant, intents) in list(self._parked.items()):
+            if any(self._invoker.knows(intent, tenant) for intent in intents):
+                self._spawn(self._wake, run_id)
 
     def _known(self, driven: Driven, call: Call) -> bool:
         return self._invoker.knows(call.intent, driven.active.run.tenant)
@@ -182,14 +139,14 @@ class Runner:
             return
         self._faults.reach("run.after_start")
         for wait in staged.decision.waits:
-            self._expect(wait.due)
+            self._timers.expect(wait.due)
         if staged.decision.end is None:
             driven = self._driven[run_id] = Driven(staged.active)
             self._spawn(self._drive, driven, staged.decision.calls)
         else:
             self._count_end(staged.active.run, staged.decision)
 
-    async def _go_on(self, run: Run, tick: Tick) -> None:
+    async def _go_on(self, run: Run, tick: Resumed | TimerFired) -> None:
         """Load a run, and drive it from `tick`."""
         plan = await self._plan_of(run)
         if plan is None:
@@ -199,23 +156,38 @@ class Runner:
         state = fold(initial_state(run), entries_of(journal))
         started = {entry.step: entry.event.id for entry in journal if entry.event.type == "step_started"}
         driven = Driven(Active(run, plan, state, started))
-        if run.id in self._driven:  # somebody else loaded it while we read
-            self._driven[run.id].put(Arrival(tick))
+        other = self._driven.get(run.id)
+        if other is not None and other.active.run.fence == run.fence:
+            if isinstance(tick, TimerFired):  # it was loaded while we read, and what was interrupted goes on already
+                other.fire(tick)
             return
+        self._parked.pop(run.id, None)
         self._driven[run.id] = driven
-        driven.put(Arrival(tick))
+        if isinstance(tick, Resumed):
+            driven.put(Arrival(tick))
+        else:
+            if any(step.status == "running" for step in state.steps.values()):
+                driven.put(Arrival(Resumed(tick.at)))  # steps that wait for an intent are nobody's calls
+            driven.fire(tick)
         self._spawn(self._drive, driven, [])
 
     async def _plan_of(self, run: Run) -> Plan | None:
         plan = self._registry.pinned(run.definition)
         if plan is None and (stored := await self._store.definition(run.definition)):
-            plan = self._registry.pin(stored.raw, run.slug)
+            try:
+                plan = self._registry.pin(stored.raw, run.slug)
+            except EventCoreError as error:  # one run's trouble must not keep the others, or the engine, from going on
+                log.error("the stored definition of %s cannot be read any more: %s", run.slug, error)
         return plan
 
     async def _wake(self, run_id: str) -> None:
-        run = await self._store.run(run_id)
-        if run is not None and run.status in LIVE and run.owner == self._owner:
-            await self._go_on(run, Resumed(self._clock.now()))
+        try:
+            run = await self._store.run(run_id)
+            if run is not None and run.status in LIVE and run.owner == self._owner:
+                await self._go_on(run, Resumed(self._clock.now()))
+        except StoreError as error:
+            log.error("run %s cannot be read: %s; trying again in %g s", run_id, error, _AFTER_A_BUG)
+            self._spawn(self._wake_later, run_id)
 
     async def _wake_later(self, run_id: str) -> None:
         await self._clock.sleep(_AFTER_A_BUG)
@@ -232,6 +204,8 @@ class Runner:
                     return
                 arrival = await driven.next()
                 decision = await self._settle(driven, arrival)
+                if isinstance(arrival.tick, TimerFired):
+                    driven.firing.discard(arrival.tick.path)
                 if decision is None or decision.end is not None:
                     return
                 calls = decision.calls
@@ -246,8 +220,8 @@ class Runner:
     async def _make_calls(self, driven: Driven, calls: list[Call]) -> None:
         ready = [call for call in calls if self._known(driven, call)]
         driven.parked.extend(call for call in calls if call not in ready)
-        if len(ready) == 1 and not driven.calls:
-            driven.inbox.append(await self._call(driven.active, ready[0]))  # no task for the plain sequence
+        if len(ready) == 1 and not driven.calls and driven.only_one_unsettled:
+            driven.inbox.append(await self._calls.call(driven.active, ready[0]))  # no task for the plain sequence
         else:
             self._call_beside(driven, ready)
 
@@ -258,7 +232,7 @@ class Runner:
 
     async def _call_and_put(self, driven: Driven, call: Call) -> None:
         try:
-            driven.put(await self._call(driven.active, call))
+            driven.put(await self._calls.call(driven.active, call))
         finally:
             driven.calls -= 1
 
@@ -266,53 +240,28 @@ class Runner:
         """Let go of a run that can do nothing now. False if something came in meanwhile."""
         run = driven.active.run
         if driven.parked:
-            if run.status != "waiting":
-                log.warning("run %s of %s waits for the intent %s", run.id, run.slug, driven.parked[0].intent)
-                await self._commit_or_wait(self._scribe.parked(driven.active, driven.parked, self._clock.now()), [])
-                run.version, run.status = run.version + 1, "waiting"
+            missing = frozenset(call.intent for call in driven.parked)
+            if missing != driven.told and not await self._tell(driven, missing):
+                return True
             if driven.inbox or driven.calls:
                 return False
-            self._parked.add(run.id)
-        del self._driven[run.id]
+            self._parked[run.id] = run.tenant, missing
+        if self._driven.get(run.id) is driven:
+            del self._driven[run.id]
         return True
 
-    # -- calling -----------------------------------------------------------------------------------------------------
-
-    async def _call(self, active: Active, call: Call) -> Arrival:
-        """Call the intent of a step; whatever happens becomes a tick."""
-        run = active.run
-        metadata = {
-            "call_id": f"{run.id}/{call.path}#{call.attempt}",
-            "idempotency_key": step_key(run.id, call.path),
-            "run": run.id,
-            "step": call.path,
-            "attempt": call.attempt,
-            "tenant": run.tenant,
-        }
-        self._faults.reach("step.before_call")
-        # A step without a limit of its own has the invoker's, which every call has; two would cost twice.
-        limit = nullcontext() if call.timeout is None else anyio.fail_after(call.timeout)
+    async def _tell(self, driven: Driven, missing: frozenset[str]) -> bool:
+        """Say in the run's row what it waits for. False: another engine has taken the run over."""
+        run = driven.active.run
+        log.warning("run %s of %s waits for the intent %s", run.id, run.slug, ", ".join(sorted(missing)))
+        batch = self._scribe.parked(driven.active, driven.parked, self._clock.now())
         try:
-            with limit:
-                done = await self._invoker.invoke(call.intent, call.params, active.context(call.path), metadata)
-            output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
-        except TimeoutError as error:
-            over = None if call.timeout is None else PluginTimeout(f"{call.intent} ran over the step's {call.timeout:g} s")
-            return self._broke(call, over or error)
-        except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's
-            return self._broke(call, error)
-        self._faults.reach("step.after_call")
-        if isinstance(output, dict) and output.get("success") is False:
-            return self._broke(call, _reported_failure(call, output))
-        tick = StepSucceeded(call.path, call.attempt, output, self._clock.now())
-        return Arrival(tick, done.effects, done.guards)
-
-    def _broke(self, call: Call, error: BaseException) -> Arrival:
-        kind = error.kind if isinstance(error, PluginFailed) and error.kind != "PluginFailed" else type(error).__name__
-        message = error.message if isinstance(error, EventCoreError) else str(error)
-        after = error.details.get("retry_after") if isinstance(error, EventCoreError) else None
-        body = {"type": kind, "message": message[:2000]}
-        return Arrival(StepBroke(call.path, call.attempt, body, self._clock.now(), self._randomness.random(), after))
+            await self._commit_or_wait(batch, [RunAt(run.id, run.version, run.fence)])
+        except Conflict:
+            log.info("run %s is driven by another engine now", run.id)
+            return False
+        run.version, run.status, driven.told = run.version + 1, "waiting", missing
+        return True
 
     # -- committing --------------------------------------------------------------------------------------------------
 
@@ -321,26 +270,18 @@ class Runner:
         active = driven.active
         while True:
             decision = reduce(active.plan, active.state, arrival.tick)
-            if not (decision.entries or decision.waits or decision.end or arrival.effects or decision.waits_done):
-                return decision  # too late or already done: nothing to say, and nothing to undo
+            if not (decision.entries or decision.waits or decision.end or decision.waits_done):
+                return decision  # too late or already done: nothing to say, and what it wanted to change is dropped
             try:
                 if not await self._store_tick(driven, decision, arrival):
                     return None
             except Conflict as conflict:
-                arrival = self._effects_refused(arrival, conflict)
+                arrival = self._calls.refused(arrival, conflict)
                 continue
             except EventCoreError as error:
-                arrival = self._effects_refused(arrival, error)
+                arrival = self._calls.refused(arrival, error)
                 continue
             return decision
-
-    def _effects_refused(self, arrival: Arrival, error: EventCoreError) -> Arrival:
-        """What a step wanted to commit along with its completion is not acceptable: the step failed."""
-        tick = arrival.tick
-        if not isinstance(tick, StepSucceeded):
-            raise error
-        body = {"type": type(error).__name__, "message": error.message}
-        return Arrival(StepBroke(tick.path, tick.attempt, body, tick.at, self._randomness.random()))
 
     async def _store_tick(self, driven: Driven, decision: Decision, arrival: Arrival) -> bool:
         """Commit a decision. False: another engine has taken the run over.
@@ -366,9 +307,9 @@ class Runner:
             raise
         move = batch.moves[0]
         run.version, run.status, run.updated = move.version, move.status, move.updated
-        active.state = decision.state
+        active.state, driven.told = decision.state, frozenset()
         for wait in decision.waits:
-            self._expect(wait.due)
+            self._timers.expect(wait.due)
         self._count(run, decision)
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
             self._faults.reach("step.after_commit")
@@ -401,36 +342,10 @@ class Runner:
 
     # -- timers and leases -------------------------------------------------------------------------------------------
 
-    def _expect(self, due: float) -> None:
-        """A timer was stored; wake the keeper if it is the next one."""
-        if due < self._next_due:
-            self._timer_bell.set()
-
-    async def _keep_timers(self) -> None:
-        while True:
-            self._timer_bell = anyio.Event()
-            self._next_due = await self._store.next_timer() or float("inf")
-            wait = min(self._next_due - self._clock.now(), _IDLE_POLL)
-            if wait <= 0:
-                # What is due but not ours, or not yet committed as done, must not make this loop spin.
-                wait = _AFTER_FIRING if await self._fire_due() else _NOTHING_OURS
-            with anyio.move_on_after(wait):
-                await self._timer_bell.wait()
-
-    async def _fire_due(self) -> int:
-        """Fire what is due; return how many timers were ours."""
-        fired = 0
-        try:
-            for timer in await self._store.timers(self._clock.now()):
-                fired += await self._fire(timer)
-        except StoreError as error:
-            log.error("timers could not fire: %s", error)
-        return fired
-
     async def _fire(self, timer: Timer) -> bool:
         tick = TimerFired(decode(timer.raw)["path"], self._clock.now())
         if driven := self._driven.get(timer.run):
-            driven.put(Arrival(tick))
+            driven.fire(tick)
             return True
         run = await self._store.run(timer.run)
         if run is None or run.status not in LIVE:
@@ -447,15 +362,9 @@ class Runner:
             try:
                 await self._store.renew(self._owner, self._clock.now(), self._lease)
                 await self.recover()
-            except StoreError as error:
+            except EventCoreError as error:
                 log.error("leases could not be renewed: %s", error)
 
 
 def _callable(decision: Decision, known: Callable[[Driven, Call], bool], driven: Driven) -> list[Call]:
     return [call for call in decision.calls if known(driven, call)]
-
-
-def _reported_failure(call: Call, output: dict[str, Any]) -> PluginFailed:
-    """A result `{"success": false}` is a failure that the handler reports instead of raising."""
-    message = output.get("message") or output.get("error") or f"{call.intent} reported a failure"
-    return PluginFailed(str(message), kind=str(output.get("error") or "PluginFailed"))

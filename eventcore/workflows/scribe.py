@@ -71,6 +71,8 @@ class Scribe:
         if decision.end is not None:
             run.status = decision.end.status
             run.raw_output, run.raw_error = _ends(decision)
+        elif not decision.calls:
+            run.status = "waiting"
         return batch
 
     def progress(self, active: Active, decision: Decision, at: float, *, busy: bool) -> Batch:

@@ -35,7 +35,13 @@ class HomeFolder:
 
     def plugin(self, slug: str, code: str, *, folder: str = "", **manifest: Any) -> Path:
         """A plugin with a JSON manifest of the specification's flavour, in `plugins/FOLDER/SLUG/`."""
-        body = {"name": slug, "version": "1.0.0", "plugin_api_version": "1.1", "module": "handler", "required_roles": []}
+        body = {
+            "name": slug,
+            "version": "1.0.0",
+            "plugin_api_version": "1.1",
+            "module": "handler",
+            "required_roles": [],
+        }
         where = f"plugins/{folder}/{slug}" if folder else f"plugins/{slug}"
         self.write(f"{where}/plugin_manifest.json", json.dumps({**body, **manifest}, indent=2))
         return self.write(f"{where}/handler.py", code)

@@ -19,7 +19,8 @@ import sys
 def watch(event, args):
     if event in ("subprocess.Popen", "os.posix_spawn", "os.fork", "os.exec"):
         sys.stderr.write("STARTED A PROCESS\\n")
-    if event == "exec" and "/plugins/" in getattr(args[0], "co_filename", "") and "eventcore" not in args[0].co_filename:
+    file = getattr(args[0], "co_filename", "") if event == "exec" else ""
+    if "/plugins/" in file and "eventcore" not in file:
         sys.stderr.write("RAN PLUGIN CODE\\n")
 sys.addaudithook(watch)
 from eventcore.cli import main
@@ -48,7 +49,9 @@ def test_discovery_imports_nothing_and_starts_nothing(home: HomeFolder) -> None:
 
 @pytest.mark.req("C3")
 def test_a_broken_manifest_fails_alone_with_file_key_and_line(home: HomeFolder) -> None:
-    home.write("plugins/broken/plugin_manifest.json", '{"name": "broken", "version": "1.0.0", "plugin_api_version": "1.0"}')
+    home.write(
+        "plugins/broken/plugin_manifest.json", '{"name": "broken", "version": "1.0.0", "plugin_api_version": "1.0"}'
+    )
     home.plugin("fine", GREET)
     listed = {row["slug"]: row for row in home.json("plugins", "list")}
     assert listed["broken"]["state"] == "failed"
@@ -123,11 +126,14 @@ def test_both_styles_get_context_and_must_return_json(home: HomeFolder) -> None:
     assert "JSON" in json.dumps(error["data"])
 
 
-CONFIGURED = 'def run(params, ctx):\n    return dict(ctx.config)'
+CONFIGURED = "def run(params, ctx):\n    return dict(ctx.config)"
 
 
 def test_settings_have_defaults_secrets_and_a_schema(home: HomeFolder, monkeypatch: pytest.MonkeyPatch) -> None:
-    schema = {"type": "object", "properties": {"api_key": {"type": "string"}, "limit": {"type": "integer", "default": 7}}}
+    schema = {
+        "type": "object",
+        "properties": {"api_key": {"type": "string"}, "limit": {"type": "integer", "default": 7}},
+    }
     home.plugin("configured", CONFIGURED, config_schema={**schema, "required": ["api_key"]})
     missing = home.run("plugins", "enable", "configured")
     assert missing.returncode != 0

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from tests.benchmarks.measure import HERE, SCRATCH, Limit, Line, NotMeasured, Subject, seconds_of
 from tests.benchmarks.peers import environment
@@ -137,7 +138,7 @@ def channel() -> list[Line]:
     return lines
 
 
-def _said(script: str, *args: str) -> list[dict[str, float]]:
+def _said(script: str, *args: str) -> list[dict[str, Any]]:
     """The JSON lines of a script. That it missed a limit of its own does not matter here."""
     done = subprocess.run([sys.executable, str(HERE / script), *args], capture_output=True, text=True, check=False)
     rows = [json.loads(text) for text in done.stdout.splitlines() if text.startswith("{")]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 HERE = Path(__file__).parent
-#: Databases, peers' environments and whatever else a run leaves: on the checkout's own disk, since /tmp is often memory.
+#: Databases, peers' environments and all else that a run leaves: on the checkout's disk, since /tmp is often memory.
 SCRATCH = HERE.parents[1] / ".bench"
 
 

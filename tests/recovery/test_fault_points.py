@@ -116,6 +116,7 @@ def test_event_and_its_run_are_one(
         assert len(after.stored.runs) == len(after.stored.of_type("order_placed")) == driver.ORDERS
 
 
+@pytest.mark.req("H4")
 @pytest.mark.parametrize("point", ["step.before_call", "step.after_call"])
 def test_the_interrupted_step_keeps_its_key(point: str, site: Any, check: Any, driver: Any) -> None:
     """Killed while the third step was being called: it alone is called again, under the same key."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-
-import pytest
 
 from eventcore.home.discovery import find_files, find_plugins
 
@@ -79,10 +80,26 @@ def test_a_root_may_be_a_plugin_or_absent(tmp_path: Path) -> None:
     assert (entry.path, entry.category) == (folder, None)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root reads everything")
-def test_an_unreadable_folder_is_a_problem(tmp_path: Path) -> None:
-    (tmp_path / "shut").mkdir(mode=0)
-    (entry,) = find_plugins([tmp_path])
+@contextmanager
+def as_nobody() -> Iterator[None]:
+    """Without root's rights for the body: root reads everything."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+
+
+def test_an_unreadable_folder_is_a_problem() -> None:
+    with tempfile.TemporaryDirectory() as folder:  # not tmp_path: others cannot enter its parents
+        root = Path(folder)
+        root.chmod(0o755)
+        (root / "shut").mkdir(mode=0)
+        with as_nobody():
+            (entry,) = find_plugins([root])
     assert "cannot be searched" in str(entry.problem)
 
 

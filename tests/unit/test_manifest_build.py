@@ -38,9 +38,10 @@ sandbox_required: true
 docker_image: b
 dependencies: {python_packages: [requests>=2.31], system_services: [redis], external_apis: [mail]}
 plugin_dependencies: [other>=1.0, {name: third, optional: true}]
-permissions: {required: [files], optional: [memory_read, scheduler], data_access: [read], network_access: [a.example.org],
-  external_apis: [api], database_access: [main]}
-resource_limits: {max_memory_mb: 64, max_cpu_percent: 50, timeout_seconds: 3, network_access: true, file_access: [./data/]}
+permissions: {required: [files], optional: [memory_read, scheduler], data_access: [read],
+  network_access: [a.example.org], external_apis: [api], database_access: [main]}
+resource_limits: {max_memory_mb: 64, max_cpu_percent: 50, timeout_seconds: 3, network_access: true,
+  file_access: [./data/]}
 monitoring: {enable_metrics: false, enable_logging: true, log_level: DEBUG}
 compatibility: {python: ">=3.11"}
 min_eventcore_version: "1"

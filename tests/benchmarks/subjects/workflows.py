@@ -67,7 +67,7 @@ async def check(core: EventCore, after: int, runs: int) -> None:
     wanted = ["workflow_started", *["step_started", "step_completed"] * STEPS, "workflow_completed"]
     assert len(seen) == runs, f"{len(seen)} runs are in the history, not {runs}"
     for run, types in seen.items():
-        kept = [type for type in types if type in wanted]
+        kept = [name for name in types if name in wanted]
         assert kept == wanted, f"run {run} left {kept}"
 
 

@@ -134,7 +134,8 @@ class Plugin:
     def _instantiate(self, name: str, config: dict[str, Any]) -> Any:
         cls = getattr(self.module, name, None)
         if not inspect.isclass(cls):
-            raise LoadError("NoSuchClass", f"there is no class {name!r} in the plugin's module")
+            file = Path(self.module.__file__ or "").name
+            raise LoadError("NoSuchClass", f"there is no class {name!r} in {file}")
         try:
             takes_config = bool(inspect.signature(cls).parameters)
         except (TypeError, ValueError):

@@ -1,0 +1,79 @@
+"""Calling the intent of a step: whatever comes of it becomes a tick."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import Any
+
+import anyio
+
+from eventcore.bus.calling import readable
+from eventcore.kernel.errors import EventCoreError, PluginFailed, PluginTimeout
+from eventcore.kernel.event import MAX_PAYLOAD
+from eventcore.kernel.ids import step_key
+from eventcore.kernel.json import decode, encode
+from eventcore.kernel.ports import Clock, Faults, Invocation, Invoker, Randomness
+from eventcore.workflows.driven import Arrival
+from eventcore.workflows.reducer import Call, StepBroke, StepSucceeded
+from eventcore.workflows.scribe import Active
+
+#: The longest wait that an error may ask for, in seconds.
+_MAX_RETRY_AFTER = 86400.0
+
+
+class StepCalls:
+    """Calls intents for the runner."""
+
+    def __init__(self, invoker: Invoker, clock: Clock, randomness: Randomness, faults: Faults) -> None:
+        self._invoker, self._clock, self._randomness, self._faults = invoker, clock, randomness, faults
+
+    async def call(self, active: Active, call: Call) -> Arrival:
+        """Call the intent of a step; whatever happens becomes a tick."""
+        run = active.run
+        metadata = {
+            "call_id": f"{run.id}/{call.path}#{call.attempt}",
+            "idempotency_key": step_key(run.id, call.path),
+            "run": run.id,
+            "step": call.path,
+            "attempt": call.attempt,
+            "tenant": run.tenant,
+        }
+        self._faults.reach("step.before_call")
+        # A step without a limit of its own has the invoker's, which every call has; two would cost twice.
+        limit = None if call.timeout is None else anyio.CancelScope(deadline=anyio.current_time() + call.timeout)
+        done: Invocation | None = None
+        try:
+            with limit or nullcontext():
+                done = await self._invoker.invoke(call.intent, call.params, active.context(call.path), metadata)
+            if done is None:
+                raise PluginTimeout(f"{call.intent} ran over the step's {call.timeout:g} s")
+            output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
+        except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's
+            return self._broke(call, error)
+        self._faults.reach("step.after_call")
+        if isinstance(output, dict) and output.get("success") is False:
+            return self._broke(call, _reported_failure(call, output))
+        tick = StepSucceeded(call.path, call.attempt, output, self._clock.now())
+        return Arrival(tick, done.effects, done.guards)
+
+    def _broke(self, call: Call, error: BaseException) -> Arrival:
+        kind = error.kind if isinstance(error, PluginFailed) and error.kind != "PluginFailed" else type(error).__name__
+        message = readable(error.message if isinstance(error, EventCoreError) else error)
+        after = error.details.get("retry_after") if isinstance(error, EventCoreError) else None
+        after = min(max(0.0, float(after)), _MAX_RETRY_AFTER) if isinstance(after, int | float) else None
+        body = {"type": kind, "message": message}
+        return Arrival(StepBroke(call.path, call.attempt, body, self._clock.now(), self._randomness.random(), after))
+
+    def refused(self, arrival: Arrival, error: EventCoreError) -> Arrival:
+        """What a step wanted to commit along with its completion is not acceptable: the step failed."""
+        tick = arrival.tick
+        if not isinstance(tick, StepSucceeded):
+            raise error
+        body = {"type": type(error).__name__, "message": error.message}
+        return Arrival(StepBroke(tick.path, tick.attempt, body, tick.at, self._randomness.random()))
+
+
+def _reported_failure(call: Call, output: dict[str, Any]) -> PluginFailed:
+    """A result `{"success": false}` is a failure that the handler reports instead of raising."""
+    message = output.get("message") or output.get("error") or f"{call.intent} reported a failure"
+    return PluginFailed(str(message), kind=str(output.get("error") or "PluginFailed"))

@@ -1,0 +1,62 @@
+"""Keeps the time for runs that wait: one task for all stored timers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+
+import anyio
+
+from eventcore.kernel.errors import StoreError
+from eventcore.kernel.ports import Clock, Store
+from eventcore.kernel.records import Timer
+
+log = logging.getLogger("eventcore.workflows")
+
+_IDLE_POLL = 3600.0
+_AFTER_FIRING = 0.005
+_NOTHING_OURS = 1.0
+
+
+class TimerKeeper:
+    """Sleeps until the next stored timer is due and fires it.
+
+    Args:
+        fire: deals with a due timer; returns whether it was this engine's.
+    """
+
+    def __init__(self, store: Store, clock: Clock, fire: Callable[[Timer], Awaitable[bool]]) -> None:
+        self._store, self._clock, self._fire = store, clock, fire
+        self._bell = anyio.Event()
+        self._next_due = float("inf")
+
+    def expect(self, due: float) -> None:
+        """A timer was stored; wake up if it is the next one."""
+        if due < self._next_due:
+            self._bell.set()
+
+    async def keep(self) -> None:
+        """Keep the time until cancelled."""
+        while True:
+            self._bell = anyio.Event()
+            try:
+                self._next_due = await self._store.next_timer() or float("inf")
+                wait = min(self._next_due - self._clock.now(), _IDLE_POLL)
+            except StoreError as error:
+                log.error("timers cannot be read: %s", error)
+                wait = _NOTHING_OURS
+            if wait <= 0:
+                # What is due but not ours, or not yet committed as done, must not make this loop spin.
+                wait = _AFTER_FIRING if await self._fire_due() else _NOTHING_OURS
+            with anyio.move_on_after(wait):
+                await self._bell.wait()
+
+    async def _fire_due(self) -> int:
+        """Fire what is due; return how many timers were ours."""
+        fired = 0
+        try:
+            for timer in await self._store.timers(self._clock.now()):
+                fired += await self._fire(timer)
+        except StoreError as error:
+            log.error("timers could not fire: %s", error)
+        return fired

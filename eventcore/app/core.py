@@ -120,19 +120,23 @@ class EventCore:
         try:
             self._engine = await open_engine(self._options, stack)
         except HomeInUse as error:
-            self._remote = await self._reach_owner(error)
+            client = await self._reach_owner(error)
+            tasks = await stack.enter_async_context(anyio.create_task_group())
+            stack.callback(tasks.cancel_scope.cancel)
+            self._remote = Remote(client, tasks)
+            stack.push_async_callback(self._remote.bus.close)
             return
         await self._announce("system_started", "on_startup")
 
-    async def _reach_owner(self, error: HomeInUse) -> Remote:
-        """The engine that owns our home, if it answers."""
+    async def _reach_owner(self, error: HomeInUse) -> ControlClient:
+        """A way to the engine that owns our home, if it answers."""
         assert self._options.home is not None
         client = ControlClient(socket_path(Home.at(self._options.home).state))
         try:
             await client.call("status", timeout=5.0)
         except EventCoreError:
             raise error from None
-        return Remote(client)
+        return client
 
     async def _stop_gently(self) -> None:
         await self.drain(self.engine.settings.engine.drain_timeout)

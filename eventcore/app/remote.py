@@ -7,73 +7,35 @@ own process (handlers, in-process intents, payload models, signals) raises `Remo
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
-from datetime import datetime, timedelta
 from typing import Any
 
-from eventcore.bus.outcome import Receipt
+from anyio.abc import TaskGroup
+
+from eventcore.app.remote_bus import RemoteBus
+from eventcore.app.remote_room import SLACK, Room, event_of, not_here, plain
 from eventcore.home.control import ControlClient
-from eventcore.kernel.errors import RemoteError, RunFailed
+from eventcore.kernel.errors import RunFailed
 from eventcore.kernel.event import Event
-from eventcore.kernel.json import encode
 
 _PAGE = 500
-_SLACK = 5.0
 
 
 class Remote:
     """The rooms of an engine in another process."""
 
-    def __init__(self, client: ControlClient) -> None:
+    def __init__(self, client: ControlClient, tasks: TaskGroup) -> None:
         self.client = client
-        self.bus = RemoteBus(client)
+        self.bus = RemoteBus(client, tasks)
         self.hooks = RemoteHooks(client)
         self.plugins = RemotePlugins(client)
         self.workflows = RemoteWorkflows(client)
         self.history = RemoteHistory(client)
 
     def __getattr__(self, name: str) -> Any:
-        raise _not_here(f"core.{name}")
+        raise not_here(f"core.{name}")
 
 
-class _Room:
-    def __init__(self, client: ControlClient) -> None:
-        self._client = client
-
-    def __getattr__(self, name: str) -> Any:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        raise _not_here(f"{type(self).__name__.removeprefix('Remote').lower()}.{name}")
-
-
-def _not_here(what: str) -> RemoteError:
-    return RemoteError(
-        f"{what} needs the engine's own process, and another one owns this home",
-        hint="put the code into a hook file or a plugin of the home, or stop the running engine first",
-    )
-
-
-class RemoteBus(_Room):
-    """`core.bus` of a running engine: `emit`, `emit_cloudevent` and `stream`."""
-
-    async def emit(self, type: str, data: Any = None, **options: Any) -> Receipt:
-        """As `Bus.emit`, but for `context`: who speaks is the operator."""
-        receipt = await self._client.call("events.emit", {"type": type, "data": data, "source": "/host", **options})
-        return Receipt(receipt["id"], receipt["position"], receipt["duplicate"])
-
-    async def emit_cloudevent(self, body: Mapping[str, Any]) -> Receipt:
-        """As `Bus.emit_cloudevent`, of a mapping."""
-        receipt = await self._client.call("events.emit_cloudevent", {"body": dict(body)})
-        return Receipt(receipt["id"], receipt["position"], receipt["duplicate"])
-
-    async def stream(self, pattern: str) -> AsyncIterator[Event]:
-        """Events of the running engine from now on."""
-        async with aclosing(self._client.stream("events.tail", {"pattern": pattern})) as items:
-            async for item in items:
-                yield event_of(item)
-
-
-class RemoteHooks(_Room):
+class RemoteHooks(Room):
     """`core.hooks` of a running engine: `call`, which returns the outcome as a dict."""
 
     async def call(self, hook: str, payload: Any) -> dict[str, Any]:
@@ -81,7 +43,7 @@ class RemoteHooks(_Room):
         return dict(await self._client.call("hooks.call", {"hook": hook, "payload": payload}))
 
 
-class RemotePlugins(_Room):
+class RemotePlugins(Room):
     """`core.plugins` of a running engine: `run`, `enable`, `disable`."""
 
     async def run(
@@ -96,7 +58,7 @@ class RemotePlugins(_Room):
         """As `Plugins.run`."""
         request: dict[str, Any] = {"intent": intent, "params": dict(params or {}), "user": user, "timeout": timeout}
         request["roles"] = None if roles is None else list(roles)
-        answer = await self._client.call("intents.run", request, timeout=(timeout or 300.0) + _SLACK)
+        answer = await self._client.call("intents.run", request, timeout=(timeout or 300.0) + SLACK)
         return answer["result"]
 
     async def enable(self, name: str, *, grants: Iterable[str] = ()) -> dict[str, Any]:
@@ -108,7 +70,7 @@ class RemotePlugins(_Room):
         return dict(await self._client.call("plugins.disable", {"name": name}))
 
 
-class RemoteWorkflows(_Room):
+class RemoteWorkflows(Room):
     """`core.workflows` of a running engine: `start` and `run`."""
 
     async def start(
@@ -138,7 +100,7 @@ class RemoteRun:
     async def result(self, timeout: float = 60.0) -> Any:
         """As `RunHandle.result`."""
         request = {"id": self.id, "timeout": timeout}
-        row = await self._client.call("runs.wait", request, timeout=timeout + _SLACK)
+        row = await self._client.call("runs.wait", request, timeout=timeout + SLACK)
         if row["status"] == "completed":
             return row["output"]
         if row["status"] in ("queued", "running", "waiting", "paused"):
@@ -148,12 +110,12 @@ class RemoteRun:
         raise RunFailed(message, run=self.id, status=row["status"], step=error.get("step"), error=error)
 
 
-class RemoteHistory(_Room):
+class RemoteHistory(Room):
     """`core.history` of a running engine: `query` and `get`."""
 
     async def query(self, *, limit: int | None = None, **axes: Any) -> AsyncIterator[Event]:
         """As `History.query`."""
-        request = {name: _plain(value) for name, value in axes.items()}
+        request = {name: plain(value) for name, value in axes.items()}
         newest = bool(request.pop("newest_first", False))
         left = limit
         while left is None or left > 0:
@@ -169,34 +131,3 @@ class RemoteHistory(_Room):
     async def get(self, event_id: str) -> Event:
         """As `History.get`."""
         return event_of((await self._client.call("events.show", {"id": event_id}))["event"])
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, datetime):
-        return value.timestamp()
-    return f"{value.total_seconds():.3f}s" if isinstance(value, timedelta) else value
-
-
-def event_of(body: Mapping[str, Any]) -> Event:
-    """The event that `Event.as_dict` made `body` of."""
-    return Event(
-        id=body["id"],
-        type=body["type"],
-        source=body["source"],
-        at=datetime.fromisoformat(body["time"]).timestamp(),
-        raw=encode(body["data"]),
-        tenant=body["tenant"],
-        actor=body["actor"],
-        subject=body.get("subject"),
-        key=body.get("key"),
-        run=body.get("run"),
-        correlation_id=body["correlation_id"],
-        causation_id=body.get("causation_id"),
-        hops=body.get("hops", 0),
-        traceparent=body.get("traceparent"),
-        idempotency_key=body.get("idempotency_key"),
-        schema_version=body.get("schema_version", 1),
-        position=body["position"],
-        ce_type=body.get("ce_type"),
-        raw_extensions=encode(body["extensions"]) if "extensions" in body else None,
-    )

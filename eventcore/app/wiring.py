@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,7 +31,7 @@ from eventcore.kernel.errors import EventCoreError, InvalidInput
 from eventcore.kernel.faults import NoFaults, plan_from_text
 from eventcore.kernel.ids import UUID7
 from eventcore.kernel.names import slug
-from eventcore.kernel.ports import Metrics, Secrets, Store
+from eventcore.kernel.ports import Clock, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings, WorkflowSettings
 from eventcore.observe.metrics import PrometheusMetrics
 from eventcore.operations import dispatcher
@@ -70,7 +71,10 @@ async def open_engine(options: Options, stack: AsyncExitStack) -> Engine:
     store = _store(options, settings, home, metrics)
     await store.start(stack)
     alone = _owns_its_store(options, settings, lock)
-    engine = await _assemble(options, settings, store, home, stack, metrics, alone)
+    ids = UUID7(options.clock, options.randomness)
+    secrets, tenant = _secrets(options, settings, home), options.tenant or settings.engine.tenant
+    base = _Base(options, settings, home, store, metrics, secrets, ids, tenant, owner=ids.new())
+    engine = await _assemble(base, stack, alone)
     await _fill(engine, home)
     if options.quiet:
         return engine
@@ -111,134 +115,56 @@ def _secrets(options: Options, settings: Settings, home: Home | None) -> Secrets
     return EnvSecrets()
 
 
-async def _assemble(
-    options: Options,
-    settings: Settings,
-    store: Store,
-    home: Home | None,
-    stack: AsyncExitStack,
-    metrics: Metrics,
-    alone: bool,
-) -> Engine:
-    clock, faults, randomness = options.clock, options.faults, options.randomness
-    tenant = options.tenant or settings.engine.tenant
-    ids = UUID7(clock, randomness)
-    owner = ids.new()
+@dataclass(slots=True)
+class _Base:
+    """What every room is made with."""
 
+    options: Options
+    settings: Settings
+    home: Home | None
+    store: Store
+    metrics: Metrics
+    secrets: Secrets
+    ids: Ids
+    tenant: str
+    #: Names this engine where it claims runs and durable subscriptions.
+    owner: str
+
+    @property
+    def clock(self) -> Clock:
+        return self.options.clock
+
+
+async def _assemble(base: _Base, stack: AsyncExitStack, alone: bool) -> Engine:
+    """The engine's parts, made in the order in which they need each other, and started."""
     tasks = await stack.enter_async_context(anyio.create_task_group())
     stack.callback(tasks.cancel_scope.cancel)
-
-    window = settings.engine.idempotency_window
-    rate = settings.plugins.emit_rate
-    bus = Bus(
-        store=store,
-        clock=clock,
-        ids=ids,
-        metrics=metrics,
-        faults=faults,
-        tenant=tenant,
-        emit_rate=rate,
-        key_window=window,
-        owner=owner,
-    )
-    definitions = Registry()
-    scribe = Scribe(ids)
-    launcher = Launcher(definitions, scribe, ids, clock, owner=owner, lease=LEASE, key_window=window)
-    bus.contributors.append(launcher)
-
-    secrets = _secrets(options, settings, home)
-    hooks, hook_files = _hooks(options, settings.hooks, home, bus, metrics, secrets, owner)
-    supervisor = Supervisor(clock=clock)
+    bus = _bus(base)
+    hooks, hook_files = _hooks(base, bus)
+    supervisor = Supervisor(clock=base.clock)
     await supervisor.start(stack)
-    registry = PluginRegistry()
-
-    services = HostServices(bus=bus, store=store, clock=clock, ids=ids, metrics=metrics, starter=launcher)
-    calls = Calls(
-        registry=registry,
-        supervisor=supervisor,
-        services=services,
-        bus=bus,
-        clock=clock,
-        ids=ids,
-        metrics=metrics,
-        starter=launcher,
-        timeout=settings.plugins.timeout,
-        settings=settings.plugins.settings,
-        secrets=secrets,
-    )
+    definitions, scribe = Registry(), Scribe(base.ids)
+    window = base.settings.engine.idempotency_window
+    launcher = Launcher(definitions, scribe, base.ids, base.clock, owner=base.owner, lease=LEASE, key_window=window)
+    bus.contributors.append(launcher)
+    calls = _calls(base, bus, supervisor, launcher)
     bus.responder = calls.respond
-    workflows = Workflows(
-        registry=definitions,
-        launcher=launcher,
-        store=store,
-        commit=bus.commit,
-        clock=clock,
-        invoker=calls,
-        context=bus.context,
-        reach=faults.reach,
-        staging=bus.staging,
-    )
-    runner = Runner(
-        owner=owner,
-        store=store,
-        commit=bus.commit,
-        clock=clock,
-        randomness=randomness,
-        metrics=metrics,
-        faults=faults,
-        invoker=calls,
-        registry=definitions,
-        scribe=scribe,
-        launcher=launcher,
-        on_end=workflows.ended,
-    )
-    lifecycle = Lifecycle(
-        registry=registry,
-        supervisor=supervisor,
-        calls=calls,
-        services=services,
-        hooks=hooks,
-        bus=bus,
-        store=store,
-        clock=clock,
-        ids=ids,
-        metrics=metrics,
-        tenant=tenant,
-        grants=settings.plugins.grants,
-        changed=runner.intents_changed,
-    )
-    plugins = Plugins(
-        registry=registry,
-        calls=calls,
-        lifecycle=lifecycle,
-        context=bus.context,
-        changed=runner.intents_changed,
-        on_demand=home is None,
-    )
-    archive = Archive(store=store, clock=clock, metrics=metrics, **settings.history.model_dump())
+    workflows, runner = _workflows(base, bus, calls, definitions, scribe, launcher)
+    plugins = _plugins(base, bus, hooks, calls, supervisor, runner)
+    archive = Archive(store=base.store, clock=base.clock, metrics=base.metrics, **base.settings.history.model_dump())
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.
-    stack.push_async_callback(_release, store, owner)
-    if not options.quiet:
-        # A task group of its own, the first to end: steps in flight are cut off while all that they use still works.
-        # Were the workers closed first, the runner would take that for the steps' own failure and record it.
-        driving = await stack.enter_async_context(anyio.create_task_group())
-        stack.callback(driving.cancel_scope.cancel)
-        await runner.start(stack, driving)
-        bus.durables.start(driving, alone=alone)
-        driving.start_soon(archive.run, name="eventcore history")
-        if settings.hooks.reload:
-            driving.start_soon(hook_files.watch, clock, name="eventcore hook files")
-    return Engine(
-        home=str(home.root) if home else None,
-        tenant=tenant,
-        settings=settings,
-        store=store,
-        clock=clock,
-        metrics=metrics,
-        secrets=secrets,
+    stack.push_async_callback(_release, base.store, base.owner)
+    engine = Engine(
+        home=str(base.home.root) if base.home else None,
+        tenant=base.tenant,
+        settings=base.settings,
+        store=base.store,
+        clock=base.clock,
+        metrics=base.metrics,
+        secrets=base.secrets,
         bus=bus,
-        history=History(store, clock, bus.context, bus.types.newest),
+        history=History(base.store, base.clock, bus.context, bus.types.newest),
         archive=archive,
         hooks=hooks,
         hook_files=hook_files,
@@ -247,29 +173,127 @@ async def _assemble(
         runner=runner,
         problems=[],
     )
+    if not base.options.quiet:
+        await _drive(engine, stack, alone)
+    return engine
 
 
-def _hooks(
-    options: Options,
-    chosen: HookSettings,
-    home: Home | None,
-    bus: Bus,
-    metrics: Metrics,
-    secrets: Secrets,
-    owner: str,
-) -> tuple[Hooks, HookFiles]:
+async def _drive(engine: Engine, stack: AsyncExitStack, alone: bool) -> None:
+    """Begin to act: runs, durable subscriptions, upkeep of the history, hook files that change."""
+    # A task group of its own, the first to end: steps in flight are cut off while all that they use still works.
+    # Were the workers closed first, the runner would take that for the steps' own failure and record it.
+    driving = await stack.enter_async_context(anyio.create_task_group())
+    stack.callback(driving.cancel_scope.cancel)
+    await engine.runner.start(stack, driving)
+    engine.bus.durables.start(driving, alone=alone)
+    driving.start_soon(engine.archive.run, name="eventcore history")
+    if engine.settings.hooks.reload:
+        driving.start_soon(engine.hook_files.watch, engine.clock, name="eventcore hook files")
+
+
+def _bus(base: _Base) -> Bus:
+    return Bus(
+        store=base.store,
+        clock=base.clock,
+        ids=base.ids,
+        metrics=base.metrics,
+        faults=base.options.faults,
+        tenant=base.tenant,
+        emit_rate=base.settings.plugins.emit_rate,
+        key_window=base.settings.engine.idempotency_window,
+        owner=base.owner,
+    )
+
+
+def _calls(base: _Base, bus: Bus, supervisor: Supervisor, launcher: Launcher) -> Calls:
+    clock, ids, metrics = base.clock, base.ids, base.metrics
+    return Calls(
+        registry=PluginRegistry(),
+        supervisor=supervisor,
+        services=HostServices(bus=bus, store=base.store, clock=clock, ids=ids, metrics=metrics, starter=launcher),
+        bus=bus,
+        clock=clock,
+        ids=ids,
+        metrics=metrics,
+        starter=launcher,
+        timeout=base.settings.plugins.timeout,
+        settings=base.settings.plugins.settings,
+        secrets=base.secrets,
+    )
+
+
+def _workflows(
+    base: _Base, bus: Bus, calls: Calls, definitions: Registry, scribe: Scribe, launcher: Launcher
+) -> tuple[Workflows, Runner]:
+    faults = base.options.faults
+    workflows = Workflows(
+        registry=definitions,
+        launcher=launcher,
+        store=base.store,
+        commit=bus.commit,
+        clock=base.clock,
+        invoker=calls,
+        context=bus.context,
+        reach=faults.reach,
+        staging=bus.staging,
+    )
+    runner = Runner(
+        owner=base.owner,
+        store=base.store,
+        commit=bus.commit,
+        clock=base.clock,
+        randomness=base.options.randomness,
+        metrics=base.metrics,
+        faults=faults,
+        invoker=calls,
+        registry=definitions,
+        scribe=scribe,
+        launcher=launcher,
+        on_end=workflows.ended,
+    )
+    return workflows, runner
+
+
+def _plugins(base: _Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner) -> Plugins:
+    lifecycle = Lifecycle(
+        registry=calls.registry,
+        supervisor=supervisor,
+        calls=calls,
+        services=calls.services,
+        hooks=hooks,
+        bus=bus,
+        store=base.store,
+        clock=base.clock,
+        ids=base.ids,
+        metrics=base.metrics,
+        tenant=base.tenant,
+        grants=base.settings.plugins.grants,
+        changed=runner.intents_changed,
+    )
+    return Plugins(
+        registry=calls.registry,
+        calls=calls,
+        lifecycle=lifecycle,
+        context=bus.context,
+        changed=runner.intents_changed,
+        on_demand=base.home is None,
+    )
+
+
+def _hooks(base: _Base, bus: Bus) -> tuple[Hooks, HookFiles]:
+    chosen, home = base.settings.hooks, base.home
     hooks = Hooks(
         bus=bus,
-        clock=options.clock,
-        metrics=metrics,
+        clock=base.clock,
+        metrics=base.metrics,
         timeouts=chosen.timeouts,
         budgets=chosen.budgets,
         keep_denied=chosen.keep_denied_payloads,
     )
-    for spec in options.hooks:
+    for spec in base.options.hooks:
         hooks.declare(spec)
-    scope = owner.replace("-", "")[-12:]
-    given = partial(_hook_settings, chosen, secrets)
+    scope = base.owner.replace("-", "")[-12:]
+    given = partial(_hook_settings, chosen, base.secrets)
     return hooks, HookFiles(hooks, bus, scope, settings=given, home=str(home.root) if home else None)
 
 

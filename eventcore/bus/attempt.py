@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Container
 from typing import NamedTuple
 
 import anyio
@@ -25,6 +26,32 @@ class Attempt(NamedTuple):
 
     verdict: Verdict | None
     outcome: Outcome
+
+
+#: How often a delivery may be interrupted before that counts as a failed attempt. It may be its own doing: a plugin
+#: whose worker dies of an event.
+MAX_INTERRUPTIONS = 3
+
+
+class Interruptions:
+    """Counts them by position, so that a handler that ends its own worker each time does not go on for ever.
+
+    Args:
+        in_hand: positions that are still in hand; others are forgotten.
+    """
+
+    def __init__(self, in_hand: Container[int]) -> None:
+        self._in_hand = in_hand
+        self._counts: dict[int, int] = {}
+
+    def count(self, position: int, outcome: Outcome) -> Failed | None:
+        """One more; the verdict, if it was one too many."""
+        self._counts = {at: count for at, count in self._counts.items() if at in self._in_hand}
+        self._counts[position] = self._counts.get(position, 0) + 1
+        if self._counts[position] <= MAX_INTERRUPTIONS:
+            return None
+        del self._counts[position]
+        return Failed(f"interrupted more than {MAX_INTERRUPTIONS} times: {outcome.error}")
 
 
 async def attempt(
@@ -51,6 +78,9 @@ async def attempt(
         verdict, status, error = _verdict_of(why), "error", describe(why)
         if not isinstance(why, Nak | Term):
             log.warning("%s failed on %s %s", subscription.name, event.type, event.id, exc_info=why)
+    finally:
+        # Before anything of it is committed: what came after that would be lost, with a receipt given for it.
+        staging.seal()
     return Attempt(verdict, Outcome(subscription.name, status, host.clock.monotonic() - began, value, error))
 
 

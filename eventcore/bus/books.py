@@ -69,7 +69,11 @@ class Books:
     def later(self, changes: Changes, extra: Batch | None = None) -> None:
         """Store these with the next commit."""
         if changes or extra is not None:
-            self._next.add(_Writes(changes, extra or Batch(), 1))
+            # Not by way of a `_Writes` of its own: this runs once a delivery, and a batch is many lists.
+            self._next.changes.add(changes)
+            if extra is not None:
+                self._next.extra.add(extra)
+            self._next.count += 1
             self.waiting += 1
             self._bell.set()
 

@@ -212,7 +212,7 @@ class Dispatcher:
         self._slack -= 1
         for lane in route.lanes:
             lane.queue.append(event)
-            if lane.bell is not None:
+            if lane.ring is not None:
                 lane.wake()
         return True
 

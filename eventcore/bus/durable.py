@@ -15,8 +15,9 @@ import anyio
 from anyio.abc import TaskGroup
 
 from eventcore.bus.acks import DeliveryContext, Durable
-from eventcore.bus.attempt import attempt
+from eventcore.bus.attempt import Interruptions, attempt
 from eventcore.bus.books import Books
+from eventcore.bus.filters import selects
 from eventcore.bus.host import AGAIN, LEASE, Host
 from eventcore.bus.ledger import Ack, Bury, Changes, Failed, Item, Ledger, Park, Verdict, decide
 from eventcore.bus.outcome import Outcome
@@ -24,7 +25,6 @@ from eventcore.bus.staging import Staging
 from eventcore.bus.subscription import Subscription
 from eventcore.kernel.errors import Conflict, EventCoreError
 from eventcore.kernel.event import Event
-from eventcore.kernel.names import is_literal
 from eventcore.kernel.records import Batch, Cursor, CursorHeld, DeadLetter, EventQuery, KeyAbsent
 
 log = logging.getLogger("eventcore.bus")
@@ -54,6 +54,7 @@ class DurableSubscription(Subscription):
         self._events: dict[int, Event] = {}
         self._caught_up = self._reading = self._standby = self._started = False
         self._working = self._fence = 0
+        self._interruptions = Interruptions(self._events)
         self._bell = anyio.Event()
         self._opened, self.closed = anyio.Event(), anyio.Event()
         #: The subscription of the same place that was there before, in this engine; it has to finish first.
@@ -176,8 +177,11 @@ class DurableSubscription(Subscription):
         # Read again: until it was ours, somebody else may have moved it.
         cursor = await host.store.cursor(self.tenant, self.stored) or cursor
         rows = await host.store.deliveries(self.tenant, self.stored, 100_000)
-        ledger = Ledger(cursor.position, rows, limit=self.durable.max_ack_pending, ordered=self._ordered)
-        self._events, self._caught_up = {}, False
+        ahead = host.clock.monotonic() - host.clock.now()
+        limit = self.durable.max_ack_pending
+        ledger = Ledger(cursor.position, rows, limit=limit, ordered=self._ordered, ahead=ahead)
+        self._events.clear()
+        self._caught_up = False
         self._fence = fence
         self._books.open(fence)
         for position in ledger.redriven:
@@ -236,7 +240,7 @@ class DurableSubscription(Subscription):
         assert ledger is not None
         while not self._stopped:
             room = self._books.waiting < self.durable.max_ack_pending
-            if room and (item := ledger.take(clock.now())) is not None:
+            if room and (item := ledger.take(clock.monotonic())) is not None:
                 self._working += 1
                 try:
                     await self._handle(ledger, item)
@@ -254,14 +258,14 @@ class DurableSubscription(Subscription):
             self._scope.cancel()
 
     async def _wait(self, due: float | None) -> None:
-        """Return after `wake`, or when `due` has come."""
+        """Return after `wake`, or when `due` (monotonic) has come."""
         bell = self._bell = anyio.Event() if self._bell.is_set() else self._bell
         if due is None:
             await bell.wait()
             return
 
         async def alarm(due: float) -> None:
-            await self._host.clock.sleep(max(0.0, due - self._host.clock.now()))
+            await self._host.clock.sleep(max(0.0, due - self._host.clock.monotonic()))
             bell.set()
 
         async with anyio.create_task_group() as tasks:
@@ -286,14 +290,7 @@ class DurableSubscription(Subscription):
         self._reading = True
         try:
             horizon, limit = self._host.seen, min(_PAGE, ledger.room)
-            literal = is_literal(self.pattern)
-            query = EventQuery(
-                tenant=self.tenant,
-                types=(self.pattern,) if literal else (),
-                pattern=None if literal or self.pattern == "**" else self.pattern,
-                after=ledger.read,
-                limit=limit,
-            )
+            query = EventQuery(tenant=self.tenant, **selects(self.pattern), after=ledger.read, limit=limit)
             page = await self._host.store.events(query)
             for event in page:
                 if self._for_us(event) and ledger.admit(event.position, event.key):
@@ -320,8 +317,10 @@ class DurableSubscription(Subscription):
         delivery = DeliveryContext(self.name, item.failed + 1, self.timeout)
         try:
             verdict, outcome = await attempt(self._bus, host, self, event, delivery, staging)
+            if verdict is None and not self._stopped:
+                verdict = self._interruptions.count(item.position, outcome)
             if verdict is None:
-                ledger.give_back(item.position, host.clock.now() + AGAIN)
+                ledger.give_back(item.position, host.clock.monotonic() + AGAIN)
             elif refused := await self._conclude(ledger, item, event, verdict, staging):
                 outcome = Outcome(self.name, "error", outcome.seconds, error=refused.reason)
         finally:
@@ -341,13 +340,13 @@ class DurableSubscription(Subscription):
                 if ended is None:
                     self._done(ledger, position, stored=True)
                 else:
-                    ledger.give_back(position, now)
+                    ledger.give_back(position, self._host.clock.monotonic())
                 return None
             verdict = refused = ended
         match decide(verdict, item.failed, now, max_deliver=policy.max_deliver, backoff=policy.backoff):
             case Park(failed, due):
                 self._host.metrics.count("eventcore_retries_total", subscription=self.name)
-                self._books.later(ledger.park(position, failed, due))
+                self._books.later(ledger.park(position, failed, self._host.clock.monotonic() + due - now, due))
             case Bury(reason, attempts):
                 await self._bury(ledger, item, event, reason, attempts)
             case _:
@@ -395,7 +394,7 @@ class DurableSubscription(Subscription):
             if isinstance(error, Conflict) and isinstance(error.guard, CursorHeld):
                 self._lost()
             log.error("%s: the dead letter of %s cannot be stored yet: %s", self.name, event.id, error)
-            ledger.give_back(item.position, host.clock.now() + max(AGAIN, self.durable.backoff[-1]))
+            ledger.give_back(item.position, host.clock.monotonic() + max(AGAIN, self.durable.backoff[-1]))
             return
         host.metrics.count("eventcore_dead_letters_total", subscription=self.name)
         self._done(ledger, item.position, stored=True)
@@ -406,9 +405,8 @@ class DurableSubscription(Subscription):
         """Deliver an event again, from the first attempt, and store `extra` with that decision."""
         ledger = self._ledger
         assert ledger is not None
-        ledger.redrive(position)
+        ledger.redrive(position, event.key)
         self._events[position] = event
-        ledger.admit(position, event.key)
         self._books.later(Changes(rows={position: ("pending", 0, 0.0)}), extra)
         self.wake()
         await self._books.stored()

@@ -127,7 +127,7 @@ class DurableRoom:
     def told(self, entries: Sequence[LogEntry]) -> None:
         """These entries were committed. To be called before they are handed out."""
         first, last = _position(entries[0]), _position(entries[-1])
-        if first != self.seen + 1 and self.seen:
+        if first != self.seen + 1:
             # Another process writes to the same file: what it wrote was not offered to anybody here.
             for subscription in self._by_name.values():
                 subscription.missed()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypedDict
 
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.event import Event
+from eventcore.kernel.names import is_literal
 
 Where: TypeAlias = Callable[[Event], bool] | Mapping[str, Any]
 
@@ -57,3 +58,16 @@ def _at(value: Any, path: tuple[str, ...]) -> Any:
 
 def _same(found: Any, wanted: Any) -> bool:
     return bool(found == wanted) and isinstance(found, bool) == isinstance(wanted, bool)
+
+
+class Selection(TypedDict):
+    """The conditions of an `EventQuery` that select a pattern."""
+
+    types: tuple[str, ...]
+    pattern: str | None
+
+
+def selects(pattern: str) -> Selection:
+    """How a query asks for the events of a pattern: by type where it is one, which the store has an index for."""
+    literal = is_literal(pattern)
+    return {"types": (pattern,) if literal else (), "pattern": None if literal or pattern == "**" else pattern}

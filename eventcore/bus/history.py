@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
+from eventcore.bus.arguments import mapping, number
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, NotFound
 from eventcore.kernel.event import Event
@@ -139,6 +140,7 @@ class History:
         before: int | None,
         newest_first: bool = False,
     ) -> EventQuery:
+        mapping("where", where)
         pattern = canonical_pattern(type) if type else None
         return EventQuery(
             tenant=self._context().tenant,
@@ -161,7 +163,11 @@ class History:
     def _instant(self, when: When | None) -> float | None:
         if isinstance(when, timedelta):
             return self._clock.now() - when.total_seconds()
-        return when.timestamp() if isinstance(when, datetime) else when
+        if isinstance(when, datetime):
+            return when.timestamp()
+        if when is not None:
+            number("a time", when)
+        return when
 
     async def get(self, event_id: str) -> Event:
         """One event by id.

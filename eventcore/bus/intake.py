@@ -151,21 +151,35 @@ class Intake:
             raise Conflict("idempotency keys of this batch are being used by others; try again")
         return [known.get(event.id) or self._receipt_in(event, events, known) for event in events]
 
-    async def stage(self, event: Event, staging: Staging) -> Receipt:
-        """Keep an event for the commit that acknowledges the delivery being served; the receipt has no position yet.
+    async def stage(self, events: Sequence[Event], staging: Staging) -> list[Receipt] | None:
+        """Keep events for the commit that acknowledges the delivery being served, all or none.
+
+        Returns:
+            Receipts, those of new events without a position yet; None: the delivery ended meanwhile, nothing is kept.
 
         Raises:
-            IdempotencyConflict: its key was used for something else.
+            IdempotencyConflict: a key was used for something else.
+            InvalidInput: the delivery stages too much.
         """
-        if event.idempotency_key is not None:
-            key = self._key(event)
-            if earlier := staging.key(key.tenant, key.scope, key.key):
-                _check_same(earlier, key)
-                return Receipt(earlier.ref, None, duplicate=True)
-            if known := await self._known([event]):
-                return known[event.id]
-        staging.add(*self._batch([event], {}))
-        return Receipt(event.id, None)
+        receipts, fresh, mine = list[Receipt](), list[Event](), dict[tuple[str, str, str], Key]()
+        for event in events:
+            if event.idempotency_key is not None:
+                key = self._key(event)
+                name = (key.tenant, key.scope, key.key)
+                if earlier := staging.key(*name) or mine.get(name):
+                    _check_same(earlier, key)
+                    receipts.append(Receipt(earlier.ref, None, duplicate=True))
+                    continue
+                if known := await self._known([event]):
+                    receipts.append(known[event.id])
+                    continue
+                mine[name] = key
+            fresh.append(event)
+            receipts.append(Receipt(event.id, None))
+        if staging.closed:
+            return None
+        staging.add(*self._batch(fresh, {}))
+        return receipts
 
     def stage_nowait(self, event: Event, staging: Staging) -> Pending:
         """The same for `emit_nowait`.

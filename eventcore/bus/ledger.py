@@ -92,7 +92,7 @@ class Item:
 
     Attributes:
         failed: how many attempts have failed.
-        due: not before this time, seconds since the epoch; 0: at once.
+        due: not before this time, monotonic seconds; 0: at once.
     """
 
     position: int
@@ -130,11 +130,21 @@ class Ledger:
         rows: the stored deliveries.
         limit: how many events may be in hand.
         ordered: every event waits for the one before it, whatever its key.
+        ahead: by how much monotonic time is ahead of the time of day, by which rows are stored. What is due in this
+            process is due by the former: setting the clock back must not make a retry wait longer.
     """
 
-    def __init__(self, cursor: int, rows: Iterable[Delivery] = (), *, limit: int = 100, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        cursor: int,
+        rows: Iterable[Delivery] = (),
+        *,
+        limit: int = 100,
+        ordered: bool = False,
+        ahead: float = 0.0,
+    ) -> None:
         self.cursor = self.read = cursor
-        self._limit, self._ordered = limit, ordered
+        self._limit, self._ordered, self._ahead = limit, ordered, ahead
         self._open: dict[int, Item] = {}
         self._queues: dict[Hashable, deque[int]] = {}
         self._ready: list[int] = []
@@ -151,7 +161,7 @@ class Ledger:
     def _take_row(self, row: Delivery) -> None:
         self._stored.add(row.position)
         if row.state != "settled":
-            self._retries[row.position] = (row.attempt, row.next_at)
+            self._retries[row.position] = (row.attempt, row.next_at + self._ahead if row.next_at else 0.0)
             if row.position <= self.cursor:
                 self.redriven.append(row.position)
         elif row.position > self.cursor:
@@ -174,6 +184,10 @@ class Ledger:
             self.read = max(self.read, position)
         if position in self._settled or position in self._open:
             return False
+        self._take_in_hand(position, key)
+        return True
+
+    def _take_in_hand(self, position: int, key: str | None) -> None:
         failed, due = self._retries.pop(position, (0, 0.0))
         ours: Hashable = "" if self._ordered else ("", position) if key is None else key
         item = self._open[position] = Item(position, ours, failed, due)
@@ -183,18 +197,21 @@ class Ledger:
         queue.append(position)
         if len(queue) == 1:
             self._line_up(item)
-        return True
 
     def passed(self, position: int) -> Changes:
         """Nothing up to here is for this subscription but what was taken in hand."""
         self.read = max(self.read, position)
         return self._move_cursor()
 
-    def redrive(self, position: int) -> None:
-        """Deliver it again from the first attempt, although it was settled."""
+    def redrive(self, position: int, key: str | None) -> None:
+        """Deliver it again from the first attempt, although it was settled.
+
+        After a restart, reading may not have come so far: what lies before it is still to be read.
+        """
         self._settled.discard(position)
         self._stored.add(position)
         self._retries[position] = (0, 0.0)
+        self._take_in_hand(position, key)
 
     # -- handing out -------------------------------------------------------------------------------------------------
 
@@ -222,13 +239,17 @@ class Ledger:
 
     # -- settling ----------------------------------------------------------------------------------------------------
 
-    def park(self, position: int, attempt: int, due: float) -> Changes:
-        """An attempt failed: the event and its key wait until `due`."""
+    def park(self, position: int, attempt: int, due: float, at: float | None = None) -> Changes:
+        """An attempt failed: the event and its key wait until `due`.
+
+        Args:
+            at: what `due` is in seconds since the epoch, for the row; None: the same.
+        """
         item = self._open[position]
         item.failed, item.due = attempt, due
         self._line_up(item)
         self._stored.add(position)
-        return Changes(rows={position: ("parked", attempt, due)})
+        return Changes(rows={position: ("parked", attempt, due if at is None else at)})
 
     def give_back(self, position: int, due: float = 0.0) -> None:
         """The delivery was interrupted: again, not before `due`, and without counting an attempt."""
@@ -263,7 +284,7 @@ class Ledger:
     def _move_cursor(self) -> Changes:
         while self._lowest and self._lowest[0] not in self._open:
             heapq.heappop(self._lowest)
-        target = self._lowest[0] - 1 if self._lowest else self.read
+        target = min(self.read, self._lowest[0] - 1) if self._lowest else self.read
         if target <= self.cursor:
             return Changes()
         behind = [position for position in self._settled if position <= target]

@@ -10,6 +10,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from eventcore.bus.acks import Durable
+from eventcore.bus.arguments import check_numbers, check_subscription, one_of
 from eventcore.bus.calling import name_of
 from eventcore.bus.current import current_context
 from eventcore.bus.delivery import Dispatcher
@@ -115,16 +116,10 @@ class Listening:
         Raises:
             InvalidInput: an argument is out of range, or the name is taken or missing.
         """
-        if overflow not in OVERFLOWS:
-            raise InvalidInput(f"overflow {overflow!r} is none of {', '.join(OVERFLOWS)}")
-        if concurrency < 1 or buffer < 1 or timeout <= 0:
-            raise InvalidInput("concurrency and buffer are at least 1, timeout is above 0")
-        if ordered_by not in ORDERS:
-            raise InvalidInput(f"ordered_by {ordered_by!r} is none of {', '.join(ORDERS)}")
-        if durable is not None and not name:
-            raise InvalidInput(
-                "a durable subscription needs a name", hint="its place in the store is found again by that"
-            )
+        check_subscription(handler, durable, {"name": name, "owner": owner, "tenant": tenant})
+        check_numbers(priority, concurrency, buffer, timeout)
+        one_of("overflow", overflow, OVERFLOWS)
+        one_of("ordered_by", ordered_by, ORDERS)
         return self._listen(
             pattern,
             handler,

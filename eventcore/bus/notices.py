@@ -16,6 +16,9 @@ from eventcore.kernel.event import Event
 
 log = logging.getLogger("eventcore.bus")
 
+#: How many notices may be on their way to the store. Handlers can fail faster than a store can write.
+MAX_UNDER_WAY = 10_000
+
 #: Records an event of the host.
 Announce = Callable[[str, Any, CallContext], Awaitable[Any]]
 
@@ -26,7 +29,7 @@ class Notices:
     def __init__(self, announce: Announce) -> None:
         self._announce = announce
         self._tasks: TaskGroup | None = None
-        self._under_way = 0
+        self._under_way = self._left_out = 0
 
     def start(self, tasks: TaskGroup | None) -> None:
         """Begin to record; None: stop."""
@@ -71,7 +74,9 @@ class Notices:
 
     def soon(self, type: str, data: dict[str, Any], context: CallContext) -> None:
         """Record an event of the host without waiting for it."""
-        if self._tasks is not None:
+        if self._under_way >= MAX_UNDER_WAY:
+            self._left_out += 1
+        elif self._tasks is not None:
             self._under_way += 1
             self._tasks.start_soon(self._quietly, type, data, context, name=f"eventcore {type}")
 
@@ -83,6 +88,9 @@ class Notices:
             log.error("%s could not be recorded: %s", type, error)
         finally:
             self._under_way -= 1
+            if self._left_out and not self._under_way:
+                log.error("%s notices were not recorded: they came faster than the store writes", self._left_out)
+                self._left_out = 0
 
 
 def _because(event: Event) -> CallContext:

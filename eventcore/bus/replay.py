@@ -14,12 +14,12 @@ from eventcore.bus.acks import DeliveryContext, Since
 from eventcore.bus.attempt import attempt
 from eventcore.bus.calling import describe
 from eventcore.bus.durable_room import DurableRoom, instant
+from eventcore.bus.filters import selects
 from eventcore.bus.outcome import Outcome
 from eventcore.bus.staging import Staging
 from eventcore.bus.subscription import Subscription
 from eventcore.kernel.errors import EventCoreError, InvalidInput
 from eventcore.kernel.event import Event
-from eventcore.kernel.names import is_literal
 from eventcore.kernel.names import pattern as compile_pattern
 from eventcore.kernel.records import EventQuery
 
@@ -102,12 +102,11 @@ class Replay:
 
     async def _events(self) -> AsyncIterator[Event]:
         subscription, report = self._subscription, self.report
-        literal, regex = is_literal(subscription.pattern), compile_pattern(subscription.pattern)
+        regex = compile_pattern(subscription.pattern)
         while report.last < self._end:
             query = EventQuery(
                 tenant=subscription.tenant,
-                types=(subscription.pattern,) if literal else (),
-                pattern=None if literal or subscription.pattern == "**" else subscription.pattern,
+                **selects(subscription.pattern),
                 since=self._since,
                 until=self._until,
                 after=report.last,

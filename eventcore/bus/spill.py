@@ -8,17 +8,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
+from eventcore.bus.filters import selects
 from eventcore.kernel.errors import EventCoreError
 from eventcore.kernel.event import Event
-from eventcore.kernel.names import is_literal
 from eventcore.kernel.names import pattern as compile_pattern
 from eventcore.kernel.ports import Clock
 from eventcore.kernel.records import EventQuery
-
-if TYPE_CHECKING:
-    from eventcore.bus.subscription import Subscription
 
 log = logging.getLogger("eventcore.bus")
 
@@ -30,10 +27,32 @@ _PAGE = 500
 _RETRY_SECONDS = 1.0
 
 
+class Reader(Protocol):
+    """A subscription that reads on; see `eventcore.bus.subscription.Subscription`."""
+
+    name: str
+    pattern: str
+    tenant: str
+    buffer: int
+    overflowing: bool
+
+    @property
+    def on_overflow(self) -> Callable[[Any, Event], None]: ...
+    @property
+    def backlog(self) -> int: ...
+    @property
+    def full(self) -> bool: ...
+    @property
+    def stopped(self) -> bool: ...
+    def wants(self, event: Event) -> bool: ...
+    def put(self, event: Event) -> None: ...
+    def filter_failed(self, event: Event, error: Exception) -> None: ...
+
+
 class Spill:
     """Where a subscription's reading stands. At any time it is either live (everything is buffered) or behind."""
 
-    def __init__(self, subscription: Subscription, read: Page, clock: Clock) -> None:
+    def __init__(self, subscription: Reader, read: Page, clock: Clock) -> None:
         self._subscription, self._read, self._clock = subscription, read, clock
         self._matches = compile_pattern(subscription.pattern).fullmatch
         self.behind = False
@@ -77,14 +96,7 @@ class Spill:
     async def _page(self) -> None:
         one, upto = self._subscription, self._latest
         limit = max(1, min(_PAGE, one.buffer - one.backlog))
-        literal = is_literal(one.pattern)
-        query = EventQuery(
-            tenant=one.tenant,
-            types=(one.pattern,) if literal else (),
-            pattern=None if literal or one.pattern == "**" else one.pattern,
-            after=self._position,
-            limit=limit,
-        )
+        query = EventQuery(tenant=one.tenant, **selects(one.pattern), after=self._position, limit=limit)
         events = await self._read(query)
         if one.stopped:
             return

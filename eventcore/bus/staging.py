@@ -26,17 +26,26 @@ class Staging:
     """What one delivery changes if it ends well."""
 
     def __init__(self) -> None:
-        self.batch = Batch()
+        self._batch: Batch | None = None
         self.guards: list[Guard] = []
         self.closed = self.committed = False
         self._after: list[Callable[[], None]] = []
+
+    @property
+    def batch(self) -> Batch:
+        """The changes. Made when there are any: most deliveries stage nothing."""
+        if self._batch is None:
+            self._batch = Batch()
+        return self._batch
 
     def add(self, batch: Batch, guards: Iterable[Guard] = ()) -> None:
         """Keep these changes for the acknowledgement.
 
         Raises:
-            InvalidInput: one delivery staged more than 1,000 changes.
+            InvalidInput: one delivery staged more than 1,000 changes, or has ended.
         """
+        if self.closed:
+            raise InvalidInput("the delivery has ended, so nothing can be committed with it any more")
         if len(self.batch.log) + len(self.batch.memory) + len(batch.log) + len(batch.memory) > MAX_STAGED:
             raise InvalidInput(f"one delivery may stage at most {MAX_STAGED} changes")
         self.batch.add(batch)
@@ -50,15 +59,19 @@ class Staging:
         """Call this when the changes are committed or dropped."""
         self._after.append(call)
 
+    def seal(self) -> None:
+        """The handler has ended. What its leftover tasks do from now on is committed at once."""
+        self.closed = True
+
     def close(self) -> None:
-        """Committed or dropped. What the handler's leftover tasks do from now on is committed at once."""
+        """Committed or dropped."""
         self.closed = True
         for call in self._after:
             call()
         self._after.clear()
 
     def __bool__(self) -> bool:
-        return bool(self.batch)
+        return self._batch is not None and bool(self._batch)
 
 
 _Serving = tuple[object, CallContext, DeliveryContext, Staging]

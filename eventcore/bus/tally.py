@@ -32,7 +32,7 @@ class Tally:
         pending: Callable[[], int],
     ) -> None:
         self._metrics, self._subscriptions, self._refused, self._pending = metrics, subscriptions, refused, pending
-        self._emits: Counter[str] = Counter()
+        self._emits: dict[str, int] = {}  # no Counter, which takes twice as long to count one
         self._outcomes: Counter[tuple[str, str]] = Counter()
         self._overflows: Counter[tuple[str, str]] = Counter()
         self._reported: Counter[tuple[str, tuple[tuple[str, str], ...]]] = Counter()
@@ -45,7 +45,8 @@ class Tally:
         if type in emits:
             emits[type] += count
         else:
-            emits[type if len(emits) < _MOST else _OTHER] += count
+            name = type if len(emits) < _MOST else _OTHER
+            emits[name] = emits.get(name, 0) + count
 
     def settled(self, subscription: Subscription, outcome: Outcome) -> None:
         """A delivery ended otherwise than well; those that end well are counted by the subscription."""

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from types import CoroutineType
 from typing import Any
 
-from eventcore.bus.bus import Bus
 from eventcore.bus.calling import readable
 from eventcore.bus.current import serve, served, serving
-from eventcore.hooks.breaker import Breaker, Change
 from eventcore.hooks.limits import Limits, TimedOut
 from eventcore.hooks.outcome import CallStatus, Denied, HookOutcome, Trace
 from eventcore.hooks.payload import copied, fitting, raw_payload, same_words
 from eventcore.hooks.record import Trouble, record_call, trouble_of
 from eventcore.hooks.registry import Answer, Handler, Stage
+from eventcore.hooks.room import Room
 from eventcore.hooks.specs import HookSpec
 from eventcore.hooks.wrap import Wrapped, Wrapper
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import HookFailed, InvalidPayload, PluginTimeout
 from eventcore.kernel.event import MAX_PAYLOAD
 from eventcore.kernel.json import decode, encode
-from eventcore.kernel.ports import Clock, Metrics
 from eventcore.kernel.records import Batch, Guard
 from eventcore.sdk.verdicts import Deny, Replace, Stop
 
@@ -35,23 +32,6 @@ _PLAIN = frozenset({str, int, float, bool, type(None)})
 
 #: What `_ask` gives for a handler that did not answer; its trace says why.
 _NOTHING = object()
-
-
-@dataclass(slots=True)
-class Room:
-    """What every call of one engine uses.
-
-    Attributes:
-        keep_denied: record the payload of denied calls too (an operator's policy); else only its hash.
-        owners: asked, when the breaker opens or closes on an owner, for what has to be stored with that.
-    """
-
-    bus: Bus
-    clock: Clock
-    metrics: Metrics
-    breaker: Breaker = field(default_factory=Breaker)
-    keep_denied: bool = False
-    owners: list[Callable[[str, Change, str], Batch | None]] = field(default_factory=list)
 
 
 class Call:
@@ -186,6 +166,11 @@ class Call:
                 wrapped.reply = await self._inner(inner)
         except Exception as error:  # noqa: BLE001 - handed on by the return value
             wrapped.error = error
+        except BaseException:
+            for wrapper in reversed(wrappers):
+                if wrapper.entered:
+                    await wrapper.abandon()
+            raise
         for wrapper in reversed(wrappers):
             await self._leave(wrapper, wrapped)
         if (wrappers or inner is not None) and wrapped.error is None:

@@ -10,11 +10,12 @@ from eventcore.bus.bus import Bus
 from eventcore.bus.calling import as_async, name_of
 from eventcore.bus.current import current_context
 from eventcore.hooks.breaker import Breaker
-from eventcore.hooks.call import Call, Inner, Pick, Room
+from eventcore.hooks.call import Call, Inner, Pick
 from eventcore.hooks.declared import SpecTable
 from eventcore.hooks.outcome import HookOutcome
 from eventcore.hooks.payload import raw_payload
 from eventcore.hooks.registry import ChatCommand, Handler, HookRegistry, Stage, Tier
+from eventcore.hooks.room import Room
 from eventcore.hooks.specs import HookSpec
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, InvalidPayload, NotFound

@@ -5,16 +5,16 @@ from __future__ import annotations
 import logging
 import traceback
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from eventcore.bus.calling import describe
+from eventcore.hooks.outcome import HookOutcome
+from eventcore.hooks.room import Room
+from eventcore.hooks.specs import HookSpec
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import PluginFailed
 from eventcore.kernel.json import decode, encode_sorted, text_digest
-from eventcore.kernel.records import Batch
-
-if TYPE_CHECKING:
-    from eventcore.hooks.call import Call
+from eventcore.kernel.records import Batch, Guard
 
 log = logging.getLogger("eventcore.hooks")
 
@@ -37,6 +37,19 @@ class Trouble:
     safe: str | None = None
     error: Exception | None = None
     degraded: bool = False
+
+
+class Call(Protocol):
+    """A call that has ended, as far as its record goes; see `eventcore.hooks.call.Call`."""
+
+    room: Room
+    spec: HookSpec
+    context: CallContext
+    outcome: HookOutcome
+    raw_original: bytes
+    troubles: dict[int, Trouble]
+    effects: Batch | None
+    guards: list[Guard]
 
 
 def trouble_of(error: Exception) -> Trouble:

@@ -15,11 +15,16 @@ across the `yield`: the two halves run under time limits of their own.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from eventcore.hooks.registry import Handler
 from eventcore.kernel.errors import InvalidInput
+
+log = logging.getLogger("eventcore.hooks")
 
 
 @dataclass(slots=True)
@@ -55,6 +60,14 @@ class Wrapper:
             await self._generator.aclose()
             raise InvalidInput(f"a wrapper yields nothing, not {type(value).__name__}")
         self.entered = True
+
+    async def abandon(self) -> None:
+        """The call was cancelled: run what the wrapper cleans up with, for a second at most."""
+        with anyio.CancelScope(shield=True), anyio.move_on_after(1):
+            try:
+                await self._generator.aclose()
+            except Exception:
+                log.exception("the wrapper %s failed while its call was cancelled", self.handler.name)
 
     async def leave(self, wrapped: Wrapped) -> None:
         """Run the rest of it."""

@@ -18,6 +18,7 @@ from eventcore.kernel.errors import InvalidPayload
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
 _MAX_DEPTH = 200
+_STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
 def encode(value: Any, *, limit: int | None = None, what: str = "data") -> bytes:
@@ -32,7 +33,7 @@ def encode(value: Any, *, limit: int | None = None, what: str = "data") -> bytes
         InvalidPayload: it is not JSON, or larger than `limit`.
     """
     try:
-        raw = orjson.dumps(value, option=orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS)
+        raw = orjson.dumps(value, None, _STRICT)
     except (TypeError, RecursionError) as error:
         raise InvalidPayload(f"{what} is not JSON: {_why(value, error)}") from None
     if b"null" in raw:

@@ -67,8 +67,8 @@ def pattern(text: str) -> re.Pattern[str]:
     Raises:
         InvalidName: it is not a pattern.
     """
-    text = ALIASES.get(text, text)
-    if len(text) > MAX_NAME or not _PATTERN.fullmatch(text):
+    text = ALIASES.get(text, text) if type(text) is str else text
+    if type(text) is not str or len(text) > MAX_NAME or not _PATTERN.fullmatch(text):
         raise InvalidName(f"{text!r} is not an event pattern", hint="a type, workflow_*, my-plugin.* or **")
     if text == "**":
         return re.compile(r"(?!bus_).*")

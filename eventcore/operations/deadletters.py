@@ -23,15 +23,21 @@ def _row(letter: Letter) -> dict[str, Any]:
     }
 
 
-async def list_letters(engine: Engine, subscription: str | None = None, limit: int = 50) -> list[dict[str, Any]]:
-    """Dead letters, newest first."""
-    return [_row(letter) for letter in await engine.bus.dead_letters.list(subscription=subscription, limit=limit)]
+def _full(letter: Letter) -> dict[str, Any]:
+    return {**_row(letter), "event": letter.event.as_dict() if letter.event else None}
+
+
+async def list_letters(
+    engine: Engine, subscription: str | None = None, limit: int = 50, events: bool = False
+) -> list[dict[str, Any]]:
+    """Dead letters, newest first. With `events`, each with its event in full."""
+    shape = _full if events else _row
+    return [shape(letter) for letter in await engine.bus.dead_letters.list(subscription=subscription, limit=limit)]
 
 
 async def show(engine: Engine, id: str) -> dict[str, Any]:
     """One dead letter, with its event (None if that is not in the history any more)."""
-    letter = await engine.bus.dead_letters.show(id)
-    return {**_row(letter), "event": letter.event.as_dict() if letter.event else None}
+    return _full(await engine.bus.dead_letters.show(id))
 
 
 async def redrive(engine: Engine, id: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Events: emit, list, show, tail."""
+"""Events: emit, find, list, show, tail; and requests."""
 
 from __future__ import annotations
 
@@ -43,6 +43,26 @@ async def emit_cloudevent(engine: Engine, body: Any) -> dict[str, Any]:
 
 def _receipt(receipt: Receipt) -> dict[str, Any]:
     return {"id": receipt.id, "position": receipt.position, "duplicate": receipt.duplicate}
+
+
+async def emit_many(engine: Engine, entries: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Record facts in one commit, all or none; return their receipts."""
+    return [_receipt(receipt) for receipt in await engine.bus.emit_many(entries)]
+
+
+async def request(
+    engine: Engine, target: str, params: dict[str, Any] | None = None, timeout: float = 10.0
+) -> dict[str, Any]:
+    """Ask a plugin or an intent over the bus; return its answer."""
+    return {"answer": await engine.bus.request(target, params, timeout=timeout)}
+
+
+async def find(
+    engine: Engine, pattern: str, where: dict[str, Any] | None = None, past: float = 5.0, future: float = 5.0
+) -> dict[str, Any] | None:
+    """The oldest event that matches, of the last `past` or else of the next `future` seconds; or None."""
+    event = await engine.bus.find(pattern, where=where, past=past, future=future)
+    return None if event is None else event.as_dict()
 
 
 async def emit_line(

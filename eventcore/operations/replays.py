@@ -27,8 +27,16 @@ async def replay(
         "delivered": report.delivered,
         "failed": report.failed,
         "dry_run": report.dry_run,
+        "last": report.last,
         "failures": [
-            {"event": event.id, "position": event.position, "type": event.type, "error": outcome.error}
+            {
+                "event": event.id,
+                "position": event.position,
+                "type": event.type,
+                "status": outcome.status,
+                "seconds": outcome.seconds,
+                "error": outcome.error,
+            }
             for event, outcome in report.failures
         ],
     }

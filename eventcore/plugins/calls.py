@@ -62,7 +62,7 @@ class Calls:
         settings: Mapping[str, Mapping[str, Any]],
         secrets: Secrets,
     ) -> None:
-        self._registry, self._supervisor, self._services = registry, supervisor, services
+        self.registry, self._supervisor, self.services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
         self._timeout, self._settings, self._secrets = timeout, settings, secrets
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
@@ -71,7 +71,7 @@ class Calls:
     # -- Invoker -----------------------------------------------------------------------------------------------------
 
     def knows(self, intent: str, tenant: str) -> bool:
-        return self._registry.answering(intent) is not None
+        return self.registry.answering(intent) is not None
 
     async def invoke(
         self, intent: str, params: Mapping[str, Any], context: CallContext, metadata: Mapping[str, Any]
@@ -124,7 +124,7 @@ class Calls:
         Raises:
             NoResponder: no enabled plugin has this slug or intent, and no in-process function answers it.
         """
-        if self._registry.answering(target) is None:
+        if self.registry.answering(target) is None:
             unknown = self._unknown(target)
             raise NoResponder(unknown.message, hint=unknown.hint)
         return (await self.run(target, params, context, timeout=timeout)).result
@@ -174,7 +174,7 @@ class Calls:
     # -- the call itself ---------------------------------------------------------------------------------------------
 
     async def _target(self, intent: str, context: CallContext) -> HostIntent | PluginRecord:
-        target = self._registry.answering(intent)
+        target = self.registry.answering(intent)
         if target is None:
             raise self._unknown(intent)
         roles = target.roles if isinstance(target, HostIntent) else target.described().required_roles
@@ -186,19 +186,19 @@ class Calls:
         return target
 
     def _unknown(self, intent: str) -> UnknownIntent:
-        record = self._registry.find(intent)
+        record = self.registry.find(intent)
         if record is not None:
             return UnknownIntent(
                 f"{record.slug} answers {intent!r} but is {record.state}",
                 hint=record.reason or f"eventcore plugins enable {record.slug}",
             )
-        for other in self._registry:
+        for other in self.registry:
             if other.manifest is not None and intent in other.manifest.intents:
                 return UnknownIntent(
                     f"{other.slug} answers {intent!r} but is {other.state}",
                     hint=f"eventcore plugins enable {other.slug}",
                 )
-        near = did_you_mean(intent, self._registry.intents())
+        near = did_you_mean(intent, self.registry.intents())
         return UnknownIntent(f"nobody answers the intent {intent!r}{near}", hint="eventcore plugins list")
 
     async def _call(
@@ -262,7 +262,7 @@ class Calls:
         takes, gives = self._schemas(record)
         if takes is not None:
             takes.check(params, f"parameters of {record.slug}")
-        api = self._services.for_call(record, context)
+        api = self.services.for_call(record, context)
         answer = await self._supervisor.call(
             self.spec(record, context.tenant),
             "run",

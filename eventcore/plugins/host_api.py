@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+from eventcore.bus.acks import DeliveryContext
 from eventcore.bus.bus import Bus
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, PermissionDenied
@@ -40,16 +41,35 @@ class HostServices:
         self.bus, self.store, self.clock, self.ids = bus, store, clock, ids
         self.metrics, self.starter = metrics, starter
 
-    def for_call(self, record: PluginRecord, context: CallContext, *, effects: bool = True) -> CallApi:
-        """The API of one call. `effects=False`: a gate or filter, which may only look."""
-        return CallApi(self, record, context, effects)
+    def for_call(
+        self,
+        record: PluginRecord,
+        context: CallContext,
+        *,
+        effects: bool = True,
+        delivery: DeliveryContext | None = None,
+    ) -> CallApi:
+        """The API of one call.
+
+        Args:
+            effects: False for a gate or filter, which may only look.
+            delivery: the durable delivery or replay that the call serves.
+        """
+        return CallApi(self, record, context, effects, delivery)
 
 
 class CallApi:
     """Answers the requests of one call; `await api(method, params)` is the port `HostApi`."""
 
-    def __init__(self, services: HostServices, record: PluginRecord, context: CallContext, effects: bool) -> None:
-        self._services, self._record, self._effects = services, record, effects
+    def __init__(
+        self,
+        services: HostServices,
+        record: PluginRecord,
+        context: CallContext,
+        effects: bool,
+        delivery: DeliveryContext | None,
+    ) -> None:
+        self._services, self._record, self._effects, self._delivery = services, record, effects, delivery
         # What the plugin does by itself, it does as itself, for the caller it serves.
         self._context = context.acting_as(f"plugin:{record.slug}")
         self._log = logging.getLogger(f"eventcore.plugins.{record.slug}")
@@ -70,6 +90,8 @@ class CallApi:
                 return await self._start_workflow(params)
             case "request":
                 return await self._request(params)
+            case "in_progress":
+                return self._in_progress()
             case _:
                 raise InvalidInput(f"the host has no service {method!r}")
 
@@ -165,6 +187,12 @@ class CallApi:
         if not isinstance(body, dict):
             raise InvalidInput(f"the parameters of {intent} are an object, not {type(body).__name__}")
         return await self._services.bus.request(intent, body, timeout=timeout, context=self._context)
+
+    def _in_progress(self) -> None:
+        # The worker's own limit begins anew where this does not raise; see `ProcessWorker`.
+        if self._delivery is None:
+            raise InvalidInput("ctx.in_progress() is for handlers of durable subscriptions; this call is not one")
+        self._delivery.in_progress()
 
 
 def _number(params: dict[str, Any], name: str, default: float, least: float, most: float) -> float:

@@ -21,7 +21,7 @@ host when it returns: `ctx.emit(...)` alone is enough, and `ctx.memory.read("wea
 from __future__ import annotations
 
 from eventcore.sdk.context import Answer, Binding, Context, bind, bound, ctx
-from eventcore.sdk.errors import PermissionDenied, PluginError, TransientError
+from eventcore.sdk.errors import NoResponder, PermissionDenied, PluginError, TransientError
 from eventcore.sdk.events import Event
 from eventcore.sdk.stages import HookMark, Stage, filter, gate, mark_of, observe, reply  # noqa: A004 - the stage's name
 from eventcore.sdk.verdicts import Deny, Replace, Stop, Verdict
@@ -33,6 +33,7 @@ __all__ = [
     "Deny",
     "Event",
     "HookMark",
+    "NoResponder",
     "PermissionDenied",
     "PluginError",
     "Replace",

@@ -63,6 +63,10 @@ class Binding(Protocol):
     @property
     def permissions(self) -> frozenset[str]: ...
     @property
+    def replay(self) -> bool: ...
+    @property
+    def attempt(self) -> int: ...
+    @property
     def config(self) -> Mapping[str, Any]: ...
 
     def ask(self, method: str, params: dict[str, Any]) -> Answer[Any]:
@@ -153,8 +157,15 @@ class Context:
         return _current().ask("emit", {"type": type, "data": data, "key": key, "now": now})
 
     def request(self, intent: str, params: Mapping[str, Any] | None = None, timeout: float = 10) -> Answer[Any]:
-        """Ask another plugin, by intent or slug, and wait at most `timeout` seconds for its result."""
+        """Ask another plugin, by intent or slug, and wait at most `timeout` seconds for its result.
+
+        Raises `NoResponder` at once if there is none.
+        """
         return _current().ask("request", {"intent": intent, "params": dict(params or {}), "timeout": timeout})
+
+    def in_progress(self) -> Answer[None]:
+        """Still at it: the time limit of this delivery begins anew. For durable subscriptions (`events.durable`)."""
+        return _current().ask("in_progress", {})
 
     def log(self, level: str, message: str) -> Answer[None]:
         """Write a line to the host's log: `debug`, `info`, `warning`, `error` or `critical`. Need not be awaited."""
@@ -179,6 +190,16 @@ class Context:
     def permissions(self) -> frozenset[str]:
         """The permissions that are granted now."""
         return _current().permissions
+
+    @property
+    def replay(self) -> bool:
+        """Whether this is the past once more, which somebody asked for (`eventcore events replay`)."""
+        return _current().replay
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt at this event it is, in a durable subscription; 1 everywhere else."""
+        return _current().attempt
 
     @property
     def config(self) -> Mapping[str, Any]:

@@ -28,3 +28,9 @@ class PermissionDenied(PluginError):
     """The host refused: the plugin was not granted the permission that this needs."""
 
     code = "permission_denied"
+
+
+class NoResponder(PluginError):
+    """Nobody answers what `ctx.request` asked for. Raised at once, not after the timeout."""
+
+    code = "no_responder"

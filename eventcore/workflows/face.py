@@ -11,7 +11,7 @@ import anyio
 
 from eventcore.bus.staging import Staging
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import Conflict, IdempotencyConflict, NotFound, RunFailed, UnknownIntent
+from eventcore.kernel.errors import Conflict, IdempotencyConflict, InvalidInput, NotFound, RunFailed, UnknownIntent
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Invoker, Store
@@ -189,6 +189,11 @@ class Workflows:
             if await self._store.key(mine.tenant, mine.scope, mine.key, self._clock.now()) is not None:
                 self.launcher.take(run.id)
                 return await self._first(staged, key or mine.key)
+        try:
+            staging.add(staged.batch, staged.guards)
+        except InvalidInput:
+            self.launcher.take(run.id)
+            raise
         handle = self._handle(run, live=True)
 
         def end() -> None:
@@ -197,7 +202,6 @@ class Workflows:
                 self._handles.pop(run.id, None)
 
         staging.at_end(end)
-        staging.add(staged.batch, staged.guards)
         return handle
 
     async def _first(self, staged: Staged, key: str) -> RunHandle:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -15,11 +17,16 @@ from tests.benchmarks.measure import HERE, SCRATCH, Limit, Line, NotMeasured, Su
 from tests.benchmarks.peers import environment
 
 DBOS = "dbos==3.4.0"
+QUEUES = {"huey": "huey==2.5.3", "persist-queue": "persist-queue==1.0.0"}
+#: Set by `--quick`: sizes for development.
+QUICK = "EVENTCORE_BENCH_QUICK"
 
 _STARTS = 21
 _LISTINGS = 25
 _BURSTS = 5
 _RUNS = 100
+_PROCESSES = 3
+_QUEUED = 3
 
 _HELLO = """\
 import click
@@ -106,6 +113,67 @@ def bus() -> list[Line]:
     return [*lines.values(), lone]
 
 
+def hooks() -> list[Line]:
+    """From `bench_hooks.py`."""
+    said = {row["bench"]: row for row in _said("bench_hooks.py")}
+    return [
+        Line("hooks.call, 5 handlers", "us", [said["hooks.call"]["median_us"]], limit=Limit(most=25)),
+        Line("hooks.call, 5 handlers, payload model", "us", [said["hooks.call, model"]["median_us"]]),
+    ]
+
+
+def recorded() -> list[Line]:
+    """100 publishers and a durable subscriber, in turns with a bare writer and with durable queues of others."""
+    bare = Line("recorded, 100 publishers", "events/s", peer="bare group commit", limit=Limit(least_ratio=0.3))
+    flood = Line("recorded, 100 publishers, unwaited peer", "events/s", peer="bare group commit, not waited for")
+    lines = {"bare": bare, "flood": flood}
+    lines |= {
+        name: Line(f"recorded, against {name}", "events/s", peer=name, limit=Limit(least_ratio=8)) for name in QUEUES
+    }
+    with TemporaryDirectory(dir=SCRATCH) as folder, ExitStack() as stack:
+        ours = stack.enter_context(Subject("recorded.py", folder))
+        peers: dict[str, Callable[[], dict[str, Any]]] = {one: partial(ours.round, one) for one in ("bare", "flood")}
+        for name, requirement in QUEUES.items():
+            try:
+                python = environment(requirement)
+                peers[name] = stack.enter_context(Subject("queued.py", name, folder, python=python)).round
+            except NotMeasured as why:
+                lines[name].problem = str(why)
+        for _ in range(_QUEUED):
+            rate = ours.round("ours")["rate"]
+            for name, peer in peers.items():
+                lines[name].ours.append(rate)
+                lines[name].peers.append(peer()["rate"])
+    return list(lines.values())
+
+
+def history() -> list[Line]:
+    """The last 100 of a type among 5,000,000 events, against raw sqlite3 and against itself among 1,000,000."""
+    few, many = (20_000, 100_000) if os.environ.get(QUICK) else (1_000_000, 5_000_000)
+    raw = Line(f"history.last 100 of {many:,}", "ms", peer="sqlite3 + json.loads", limit=Limit(most_ratio=2))
+    itself = Line(f"history.last 100 of {many:,}, as of {few:,}", "ms", peer=f"of {few:,}", limit=Limit(most_ratio=1.3))
+    with Subject("history.py", str(SCRATCH), str(few), str(many)) as subject:
+        for _ in range(_BURSTS):
+            small, large = subject.round(str(few)), subject.round(str(many))
+            for line, peer in ((raw, large["peer"]), (itself, small["ours"])):
+                line.ours.append(large["ours"] * 1e3)
+                line.peers.append(peer * 1e3)
+    return [raw, itself]
+
+
+def idle() -> list[Line]:
+    """Memory and CPU of 10,000 subscriptions to as many types, beyond those of an engine without any."""
+    memory = Line("idle.10,000 subscriptions, memory", "MB", limit=Limit(most=60))
+    cpu = Line("idle.10,000 subscriptions, CPU", "ms/s", peer="no subscriptions", limit=Limit(most=1))
+    for _ in range(_PROCESSES):
+        with Subject("idle.py") as subject:
+            taken = subject.round()
+        memory.ours.append(taken["megabytes"])
+        cpu.ours.append(taken["cpu"])
+        cpu.peers.append(taken["cpu_alone"])
+    return [memory, cpu]
+
+
 def workers() -> list[Line]:
     """The same ten steps, each of them a call of a sandboxed plugin."""
     burst, alone = Line("workflows.burst, sandboxed steps", "runs/s"), Line("workflows.alone, sandboxed steps", "ms")
@@ -163,6 +231,22 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
         (
             Line("bus.transient", "events/s", limit=Limit(least_ratio=1.0)),
             Line("bus.recorded, one publisher", "us", limit=Limit(most_ratio=2.0)),
+        ),
+    ),
+    "recorded": (recorded, (Line("recorded, 100 publishers", "events/s", limit=Limit(least_ratio=0.3)),)),
+    "hooks": (hooks, (Line("hooks.call, 5 handlers", "us", limit=Limit(most=25)),)),
+    "history": (
+        history,
+        (
+            Line("history.last 100", "ms", limit=Limit(most_ratio=2)),
+            Line("history.last 100, as of fewer", "ms", limit=Limit(most_ratio=1.3)),
+        ),
+    ),
+    "idle": (
+        idle,
+        (
+            Line("idle.10,000 subscriptions, memory", "MB", limit=Limit(most=60)),
+            Line("idle.10,000 subscriptions, CPU", "ms/s", limit=Limit(most=1)),
         ),
     ),
     "workers": (workers, (Line("workflows.burst, sandboxed steps", "runs/s"),)),

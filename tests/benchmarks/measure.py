@@ -26,17 +26,19 @@ class Limit:
     """What holds a figure; None holds nothing.
 
     Attributes:
-        least: ours must be at least this.
+        least, most: bounds of ours.
         least_ratio, most_ratio: bounds of ours divided by the peer's.
     """
 
     least: float | None = None
+    most: float | None = None
     least_ratio: float | None = None
     most_ratio: float | None = None
 
     def __str__(self) -> str:
         parts = [
             f">= {self.least:g}" if self.least is not None else "",
+            f"<= {self.most:g}" if self.most is not None else "",
             f">= {self.least_ratio:g}x" if self.least_ratio is not None else "",
             f"<= {self.most_ratio:g}x" if self.most_ratio is not None else "",
         ]
@@ -88,6 +90,7 @@ class Line:
         limit, ratio = self.limit, self.ratio
         return (
             (limit.least is None or self.value >= limit.least)
+            and (limit.most is None or self.value <= limit.most)
             and (limit.least_ratio is None or (ratio is not None and ratio >= limit.least_ratio))
             and (limit.most_ratio is None or (ratio is not None and ratio <= limit.most_ratio))
         )

@@ -21,6 +21,8 @@ def line(ours: list[float], peers: list[float], limit: Limit) -> Line:
         (Limit(), "-"),
         (Limit(least=10), "ok"),
         (Limit(least=10.1), "MISS"),
+        (Limit(most=10), "ok"),
+        (Limit(most=9.9), "MISS"),
         (Limit(least_ratio=2), "ok"),
         (Limit(least_ratio=2.1), "MISS"),
         (Limit(most_ratio=2), "ok"),
@@ -99,3 +101,21 @@ def test_what_cannot_be_measured_is_a_miss_with_its_reason(
     printed = capsys.readouterr().out
     assert "not measured" in printed
     assert "MISS: the peer could not be installed" in printed
+
+
+def test_a_page_written_for_some_figures_keeps_the_rows_of_the_others() -> None:
+    def row(name: str, value: str) -> tuple[str, ...]:
+        return (name, value, "1 - 9", "", "", "", "-", "-")
+
+    old = run.page([row("a", "1 ms"), row("b", "2 ms")], "a machine")
+    assert [(one[0], one[1]) for one in run.merged(old, [row("b", "3 ms"), row("c", "4 ms")])] == [
+        ("a", "1 ms"),
+        ("b", "3 ms"),
+        ("c", "4 ms"),
+    ]
+    assert "| a | 1 ms | 1 - 9 |" in run.page(run.merged(old, []), "a machine")
+
+
+def test_a_quick_run_writes_no_page() -> None:
+    with pytest.raises(SystemExit):
+        run.main(["--quick", "--write"])

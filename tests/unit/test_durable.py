@@ -487,6 +487,34 @@ async def test_what_is_redriven_while_nobody_listens_comes_when_somebody_does(st
         assert await rows(core) == []
 
 
+async def test_a_redrive_of_what_was_not_read_again_yet_hides_nothing(store: Store) -> None:
+    """After a restart the reading stands at the second event, so a redrive of the fourth must not skip the third."""
+    seen: list[int] = []
+
+    def handle(event: Event) -> None:
+        if event.data == 3:
+            raise Term("given up")
+        raise Nak(3600)
+
+    async with engine(store) as core:
+        core.bus.subscribe("tick", handle, name="sub", durable=Durable("all", backoff=(3600,)))
+        for number in range(4):
+            await core.bus.emit("tick", number)
+        while not (letters := await core.bus.dead_letters.list()) or len(await rows(core)) < 4:
+            await anyio.sleep(0.002)
+    clock = HandClock()
+    async with engine(store, clock=clock) as core:
+        core.bus.subscribe(
+            "tick", lambda event: seen.append(event.data), name="sub", durable=Durable(max_ack_pending=2)
+        )
+        await core.bus.dead_letters.redrive(letters[0].id)
+        await until(lambda: seen == [3])
+        clock.time = max(row.next_at for row in await store.deliveries("default", "sub"))
+        clock.turn(10)
+        await until(lambda: len(seen) >= 4)
+    assert sorted(seen) == [0, 1, 2, 3]
+
+
 async def test_term_gives_up_at_once(store: Store) -> None:
     async with engine(store) as core:
 

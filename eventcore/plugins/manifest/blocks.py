@@ -293,6 +293,22 @@ def emits(reader: Reader, path: Path, value: Any) -> None:
     reader.fields["emits"] = found
 
 
+def durable_events(reader: Reader, path: Path, value: Any) -> None:
+    """Names of events that the plugin has an `on_<event>` function for."""
+    found = reader.texts(path, value) or ()
+    names: list[str] = []
+    for index, name in enumerate(found):
+        try:
+            stored = event_type(name)
+        except EventCoreError as error:
+            reader.error((*path, index), str(error))
+            continue
+        if is_hook_event(stored):
+            reader.error((*path, index), f"{name} is a hook, which is asked and not delivered")
+        names.append(stored)
+    reader.fields["durable_events"] = tuple(dict.fromkeys(names))
+
+
 # Sandbox and settings
 
 

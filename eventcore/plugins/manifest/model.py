@@ -142,6 +142,7 @@ class PluginManifest(BaseModel):
         hooks: the chat hooks to call, or None for those found in the code.
         stages: hook name to stage, for handlers without a decorator.
         emits, removes_subscriptions: `events.emits`, `events.removed`.
+        durable_events: `events.durable`: whose `on_<event>` functions miss nothing and are retried.
         fallback: an intent that answers when this plugin cannot.
         config_schema: JSON Schema (a flat `key: {type, required, default}` map is turned into one), or None for any.
         input_schema, output_schema: JSON Schemas of parameters and result, or None.
@@ -203,6 +204,7 @@ class PluginManifest(BaseModel):
     stages: dict[str, Stage] = Field(default_factory=dict)
     emits: tuple[str, ...] = ()
     removes_subscriptions: tuple[str, ...] = ()
+    durable_events: tuple[str, ...] = ()
     fallback: str | None = None
     capabilities: tuple[Capability, ...] = ()
     config_schema: dict[str, Any] | None = None

@@ -216,7 +216,9 @@ _COMMON: dict[str, Check] = {
     "capabilities": blocks.capabilities,
     "input_schema": schema("input_schema"),
     "output_schema": schema("output_schema"),
-    "events": block({"emits": blocks.emits, "removed": texts("removes_subscriptions")}),
+    "events": block(
+        {"emits": blocks.emits, "durable": blocks.durable_events, "removed": texts("removes_subscriptions")}
+    ),
     "fallback": text("fallback"),
     "marketplace": _marketplace,
 }

@@ -17,6 +17,7 @@ from eventcore.kernel.json import encode
 from eventcore.kernel.ports import HostApi
 from eventcore.plugins.sandbox.channel import Channel
 from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameError, check_from_worker, parse
+from eventcore.plugins.sandbox.inflight import InFlight
 from eventcore.plugins.sandbox.launch import Launcher, Process, host_paths, spawn
 from eventcore.plugins.sandbox.reports import clean, describe_exit
 from eventcore.plugins.sandbox.requests import Requests, Turn
@@ -29,22 +30,6 @@ _EOF_GRACE = 1.0
 _RAW_KEPT = 16 * 1024
 #: How long to wait for a killed process to be gone. Seconds.
 _DEATH = 5.0
-
-
-class _Call:
-    """A call in the worker."""
-
-    __slots__ = ("done", "failure", "host", "id", "label", "open", "reply", "turn")
-
-    def __init__(self, number: int, label: str, host: HostApi | None, turn: bool) -> None:
-        self.id = number
-        self.label = label
-        self.host = host
-        self.turn = turn
-        self.done = anyio.Event()
-        self.open = 0
-        self.reply: dict[str, Any] | None = None
-        self.failure: PluginFailed | None = None
 
 
 class ProcessWorker:
@@ -61,11 +46,11 @@ class ProcessWorker:
         self.registered: dict[str, Any] = {}
         self._process = process
         self._channel = Channel(process.sock, self._on_frame, self._violation)
-        self._calls: dict[int, _Call] = {}
+        self._calls: dict[int, InFlight] = {}
         self._number = 0
         self._waiting = 0
         self._requests = Requests(spec.slug, spec.limits.requests_per_second)
-        self._incoming: deque[tuple[_Call, dict[str, Any]]] = deque()
+        self._incoming: deque[tuple[InFlight, dict[str, Any]]] = deque()
         self._arrived = anyio.Event()
         self._turn = anyio.Semaphore(1, fast_acquire=True)
         self._sync: frozenset[str] = frozenset()
@@ -144,7 +129,8 @@ class ProcessWorker:
             kind: `load`, `run` {params}, `hook` {function, args}, `event` {function, event},
                 `command` {command, args}, `health` or `cleanup`.
             params: JSON, as that kind needs it.
-            timeout: seconds from when the worker gets the call; then the whole process group is killed.
+            timeout: seconds from when the worker gets the call, or from the last `in_progress` that the host answered;
+                then the whole process group is killed.
             host: answers what the code asks through `ctx`; without one every request is refused.
             context: what `ctx` shows: `tenant`, `actor`, `permissions`, `config`.
 
@@ -162,7 +148,7 @@ class ProcessWorker:
         function = self._function(kind, params)
         turn = function in self._sync
         await self._wait_for_turn(turn)
-        return await self._exchange(body, _Call(number, function or kind, host, turn), timeout)
+        return await self._exchange(body, InFlight(number, function or kind, host, turn, timeout))
 
     async def close(self, grace: float = 5.0) -> None:
         """Let running calls finish for at most `grace` seconds, call the plugin's `cleanup`, and end the process."""
@@ -224,21 +210,21 @@ class ProcessWorker:
                 self._turn.release()
             raise
 
-    async def _exchange(self, body: bytes, call: _Call, timeout: float) -> dict[str, Any]:
+    async def _exchange(self, body: bytes, call: InFlight) -> dict[str, Any]:
         self._calls[call.id] = call
-        deadline = anyio.current_time() + timeout
+        call.renew()
         self._channel.send(body)
         try:
-            with anyio.move_on_after(timeout):
+            with call.limit:
                 await call.done.wait()
         except anyio.get_cancelled_exc_class():
             # Nobody wants the answer any more, but the code still runs, and its limit still holds.
             if not call.done.is_set() and self._cause is None:
                 call.host = None
-                self._tasks.start_soon(self._outlive, call, deadline, timeout)
+                self._tasks.start_soon(self._outlive, call)
             raise
         if not call.done.is_set():
-            self._run_over(call, timeout)
+            self._run_over(call)
             with anyio.move_on_after(_DEATH, shield=True):
                 await call.done.wait()
         if call.failure is not None:
@@ -246,16 +232,16 @@ class ProcessWorker:
         assert call.reply is not None
         return self._outcome(call.reply)
 
-    async def _outlive(self, call: _Call, deadline: float, timeout: float) -> None:
-        with anyio.move_on_at(deadline):
+    async def _outlive(self, call: InFlight) -> None:
+        with anyio.CancelScope(deadline=call.limit.deadline):
             await call.done.wait()
         if not call.done.is_set():
-            self._run_over(call, timeout)
+            self._run_over(call)
 
-    def _run_over(self, call: _Call, timeout: float) -> None:
+    def _run_over(self, call: InFlight) -> None:
         slug = self.spec.slug
         call.failure = PluginTimeout(
-            f"{slug} did not answer {call.label} within {timeout:g} s; its worker was killed", kind="PluginTimeout"
+            f"{slug} did not answer {call.label} within {call.timeout:g} s; its worker was killed", kind="PluginTimeout"
         )
         why = f"the worker of {slug} was killed, because {call.label} ran over its time limit beside this call"
         self._end(partial(Interrupted, why, kind="Interrupted"))
@@ -272,7 +258,7 @@ class ProcessWorker:
             transient=error["transient"],
         )
 
-    def _settle(self, call: _Call) -> None:
+    def _settle(self, call: InFlight) -> None:
         """The call is over: with its reply, or with the failure that is set."""
         if self._calls.pop(call.id, None) is None:
             return
@@ -288,7 +274,7 @@ class ProcessWorker:
             await self._idle.wait()
         _, body = self._encoded("cleanup", {}, {})
         try:
-            await self._exchange(body, _Call(self._number, "cleanup", None, False), grace)
+            await self._exchange(body, InFlight(self._number, "cleanup", None, False, grace))
         except PluginFailed as error:
             _log.warning("cleanup of %s failed: %s", self.spec.slug, error)
 
@@ -326,8 +312,11 @@ class ProcessWorker:
                 call, frame = self._incoming.popleft()
                 self._tasks.start_soon(self._answer, call, self._requests.turn(), frame)
 
-    async def _answer(self, call: _Call, turn: Turn, frame: dict[str, Any]) -> None:
-        body = await self._requests.answer(turn, call.host, frame)
+    async def _answer(self, call: InFlight, turn: Turn, frame: dict[str, Any]) -> None:
+        host = call.host
+        if host is not None and frame["method"] == "in_progress":
+            host = partial(call.renewing, host)
+        body = await self._requests.answer(turn, host, frame)
         call.open -= 1
         self._channel.send(body)
         if call.reply is not None and not call.open:

@@ -16,7 +16,7 @@ from itertools import count
 from typing import Any, Protocol, TypeAlias
 
 from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameBuffer, NotJSON, encode, pack, parse
-from eventcore.sdk import Answer, PermissionDenied, PluginError
+from eventcore.sdk import Answer, NoResponder, PermissionDenied, PluginError
 
 #: Together below frames.MAX_REQUESTS, with one more for a plain function's own request.
 _MOST_ASKED = 40
@@ -162,6 +162,7 @@ class HostChannel:
 
 
 def _as_exception(error: dict[str, Any]) -> PluginError:
-    if error["code"] == PermissionDenied.code:
-        return PermissionDenied(error["message"])
+    for kind in (PermissionDenied, NoResponder):
+        if error["code"] == kind.code:
+            return kind(error["message"])
     return PluginError(error["message"], code=error["code"])

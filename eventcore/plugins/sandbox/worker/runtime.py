@@ -49,6 +49,14 @@ class Call:
         return frozenset(self._context.get("permissions", ()))
 
     @property
+    def replay(self) -> bool:
+        return self._context.get("replay") is True
+
+    @property
+    def attempt(self) -> int:
+        return int(self._context.get("attempt", 1))
+
+    @property
     def config(self) -> Mapping[str, Any]:
         config: Mapping[str, Any] = self._context.get("config", self._config)
         return config

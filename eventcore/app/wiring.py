@@ -334,8 +334,9 @@ def _define_workflows(engine: Engine, home: Home | None, catalogue: Path, chosen
         try:
             engine.workflows.define(path)
         except EventCoreError as error:
-            engine.problems.append(str(error))
-            log.error("workflow %s is not usable: %s", slug_, error)
+            problem = "; ".join(str(error).splitlines())
+            engine.problems.append(problem)
+            log.error("workflow %s is not usable: %s", slug_, problem)
 
 
 def _load_hooks(engine: Engine, home: Home | None, catalogue: Path, chosen: HookSettings) -> None:

@@ -155,7 +155,7 @@ def parse_workflow(source: str | Mapping[str, Any] | Workflow, file: str = "<def
     try:
         workflow = Workflow.model_validate(value)
     except ValidationError as error:
-        raise InvalidDefinition([_problem(item, place) for item in error.errors()]) from None
+        raise InvalidDefinition([_problem(item, place) for item in _telling(error.errors())]) from None
     problems = [*_check_names(workflow, place), *_check_steps(workflow, place)]
     if problems:
         raise InvalidDefinition(problems)
@@ -176,6 +176,12 @@ class Source:
 _MODELS: dict[str, type[BaseModel]] = {"steps": Step, "triggers": Trigger, "retry": Retry}
 
 
+def _telling(items: list[Any]) -> list[Any]:
+    """Without "steps is too short" where it is only so because the steps that are there have mistakes."""
+    wrong_steps = any(item["loc"][:1] == ("steps",) and len(item["loc"]) > 1 for item in items)
+    return [item for item in items if not (wrong_steps and item["loc"] == ("steps",) and item["type"] == "too_short")]
+
+
 def _problem(item: Any, place: Source) -> Problem:
     path: tuple[str | int, ...] = tuple(item["loc"])
     message = str(item["msg"]).removeprefix("Value error, ")
@@ -184,6 +190,8 @@ def _problem(item: Any, place: Source) -> Problem:
         model = _MODELS[names[-1]] if names and names[-1] in _MODELS else Workflow
         known = [field.alias or name for name, field in model.model_fields.items()]
         message = f"unknown key{did_you_mean(str(path[-1]), known)}"
+    elif item["type"] == "too_short" and path == ("steps",):
+        message = "a workflow has at least one step"
     elif item["type"] == "missing":
         message, path = f"{path[-1]} is required", path[:-1]
     return place.problem(path, message)

@@ -258,7 +258,7 @@ class Runner:
         try:
             await self._commit_or_wait(batch, [RunAt(run.id, run.version, run.fence)])
         except Conflict:
-            log.info("run %s is driven by another engine now", run.id)
+            self._lost(run)
             return False
         run.version, run.status, driven.told = run.version + 1, "waiting", missing
         return True
@@ -302,7 +302,7 @@ class Runner:
             await self._commit_or_wait(batch, guards)
         except Conflict as conflict:
             if isinstance(conflict.guard, RunAt) and conflict.guard.run == run.id:
-                log.info("run %s is driven by another engine now", run.id)
+                self._lost(run)
                 return False
             raise
         move = batch.moves[0]
@@ -314,6 +314,12 @@ class Runner:
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
             self._faults.reach("step.after_commit")
         return True
+
+    def _lost(self, run: Run) -> None:
+        """Our copy of a run is out of date: another engine drives it now, or we ourselves loaded it twice."""
+        log.info("run %s was moved on by somebody else", run.id)
+        # If it is ours all the same, nobody else will go on with it; `_wake` looks whose it is.
+        self._spawn(self._wake, run.id)
 
     async def _commit_or_wait(self, batch: Batch, guards: list[Guard]) -> None:
         """Commit; while the store cannot write, try again, so that no run is stranded by a bad minute."""

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from eventcore.kernel.errors import InvalidDefinition, InvalidInput, UnknownWorkflow
-from eventcore.workflows.definition import Retry, Step, Workflow, seconds
+from eventcore.workflows.definition import Retry, Step, Workflow, parse_workflow, seconds
 from eventcore.workflows.registry import Registry
 
 GOOD = """
@@ -38,7 +38,7 @@ outputs: {label: "{{ steps.classify.output.label }}"}
 WRONG: dict[str, tuple[str, int, str]] = {
     "no slug": ("steps:\n  - {id: a, emit: x}\n", 1, "slug is required"),
     "no steps": ("slug: w\n", 1, "steps is required"),
-    "empty steps": ("slug: w\nsteps: []\n", 2, "steps: .*at least 1"),
+    "empty steps": ("slug: w\nsteps: []\n", 2, "steps: .*at least one step"),
     "bad slug": ("slug: My Flow\nsteps:\n  - {id: a, emit: x}\n", 1, "slug: 'My Flow' is not a workflow slug"),
     "misspelt key": ("slug: w\nstps: []\nsteps:\n  - {id: a, emit: x}\n", 2, "stps: unknown key; did you mean 'steps'"),
     "misspelt key of a step": (
@@ -251,3 +251,11 @@ def test_definitions_by_slug_and_by_hash() -> None:
     registry.remove("w")
     assert registry.find("w") is None
     assert registry.pinned(second.hash) is second
+
+
+def test_a_mistake_in_the_only_step_is_told_once() -> None:
+    with pytest.raises(InvalidDefinition) as caught:
+        parse_workflow("slug: w\nsteps:\n  - id: a\n    plugin: p\n    retri: {}\n")
+    assert [problem.key for problem in caught.value.problems] == ["steps[0].retri"]
+    with pytest.raises(InvalidDefinition, match="at least one step"):
+        parse_workflow("slug: w\nsteps: []\n")

@@ -24,7 +24,7 @@ from eventcore.kernel.errors import (
 )
 from eventcore.kernel.event import Event
 from eventcore.kernel.faults import FaultPlan
-from eventcore.kernel.records import Batch, Guard
+from eventcore.kernel.records import Batch, Guard, JournalEntry, RunAt, RunMove
 from eventcore.storage.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -710,3 +710,40 @@ async def test_a_stored_definition_that_is_no_longer_valid_keeps_nobody_out(anyi
         async with EventCore(store=store) as core:
             await core.bus.emit("x")
             assert await (await core.workflows.run(run.id)).status() == "waiting"
+
+
+class HeldStore(MemoryStore):
+    """Holds the reading of a journal back once, as a busy disk does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hold = False
+        self.held, self.go_on = anyio.Event(), anyio.Event()
+
+    async def journal(self, run: str) -> list[JournalEntry]:
+        if self.hold:
+            self.hold = False
+            self.held.set()
+            await self.go_on.wait()
+        return await super().journal(run)
+
+
+async def test_a_run_that_moved_on_while_it_was_loaded_is_loaded_again(anyio_backend: Any) -> None:
+    store = HeldStore()
+    with anyio.fail_after(10):
+        async with EventCore(store=store) as core:
+            host = core.plugins.registry.host
+            core.plugins.intent("late", lambda params: {})
+            core.plugins.intent("first", lambda params: str(host.pop("late")))  # gone when its step's turn comes
+            define(core, {"id": "first", "plugin": "first"}, {"id": "a", "plugin": "late"})
+            handle = await core.workflows.start("w")
+            await until(lambda: stuck(core, handle.id))
+            store.hold = True
+            core.plugins.intent("late", lambda params: {})
+            await store.held.wait()  # its row is read, its journal is not
+            row = await store.run(handle.id)
+            assert row is not None
+            move = RunMove(row.id, "waiting", row.version + 1, row.updated)
+            await store.commit(Batch(moves=[move]), [RunAt(row.id, row.version)])
+            store.go_on.set()
+            await handle.result(5)

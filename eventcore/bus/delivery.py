@@ -91,6 +91,7 @@ class Dispatcher:
         self._signals = signals
         self._patterns: dict[str, OrderedSignal] = {}
         self._by_name: dict[str, Subscription] = {}
+        self._numbers: dict[str, int] = {}
         self._routes: dict[tuple[str, str], Route] = {}
         #: Whose outcomes somebody waits for, by event id.
         self.expected: dict[str, Expectation] = {}
@@ -115,11 +116,14 @@ class Dispatcher:
                 raise InvalidInput(f"there is a subscription named {wanted!r} already", hint="unsubscribe it first")
             return wanted
         base = f"{owner}.{fallback}" if owner else fallback
-        number, name = 1, base
-        while name in self._by_name:
+        if base not in self._by_name:
+            return base
+        # From the last number given, not from 2: ten thousand handlers of one name must not cost fifty million looks.
+        number = self._numbers.get(base, 1) + 1
+        while f"{base}-{number}" in self._by_name:
             number += 1
-            name = f"{base}-{number}"
-        return name
+        self._numbers[base] = number
+        return f"{base}-{number}"
 
     def add(self, subscription: Subscription) -> None:
         signal = self._patterns.setdefault(subscription.pattern, OrderedSignal(subscription.pattern))

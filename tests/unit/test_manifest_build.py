@@ -56,7 +56,7 @@ config_schema: {host: {type: string, required: true}}
 capabilities: [{name: see, description: d, input_type: image, output_type: text}]
 input_schema: {type: object}
 output_schema: {type: object}
-events: {emits: [full-house.done], removed: [old]}
+events: {emits: [full-house.done], durable: [order_created], removed: [old]}
 fallback: other
 marketplace: {support_url: "https://example.org/s", documentation_url: "https://example.org/d", price: 1}
 something_else: [1, {x: 2}]

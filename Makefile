@@ -38,8 +38,8 @@ test: $(DEV)  ## set up, then everything that must hold; violent tests sample by
 prove: $(DEV)  ## the violent tests in full counts, and the real public inputs
 	@EVENTCORE_PROVE=1 $(PYTEST) -q -s tests/recovery tests/prove
 
-bench: $(DEV)  ## figures against peers in the same run; exits 1 on a miss
-	@$(BIN)/python -m tests.benchmarks
+bench: $(DEV)  ## figures against peers in the same run; exits 1 on a miss (ONLY=workflows: one group)
+	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))
 
 test-all: $(DEV)  ## `make test` on every Python from 3.11 to 3.13 on PATH; names the absent
 	@for version in 3.11 3.12 3.13; do \

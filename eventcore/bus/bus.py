@@ -10,7 +10,6 @@ the bus says of itself).
 
 from __future__ import annotations
 
-import os
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -25,6 +24,7 @@ from eventcore.bus.dead_letters import DeadLetters
 from eventcore.bus.durable_room import DurableRoom
 from eventcore.bus.emitting import MAX_BATCH as MAX_BATCH
 from eventcore.bus.emitting import Emitting
+from eventcore.bus.express import forks
 from eventcore.bus.guard import EMIT_RATE
 from eventcore.bus.intake import HOST, KEY_WINDOW, Intake
 from eventcore.bus.notices import Notices
@@ -94,7 +94,7 @@ class Bus(Emitting):
 
     async def start(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
         """Begin to deliver. The caller owns both the stack and the tasks."""
-        self._tasks, self._forks, self._thread = tasks, _forks[0], threading.get_ident()
+        self._tasks, self._forks, self._thread = tasks, forks(), threading.get_ident()
         self._notices.start(tasks)
         tasks.start_soon(self.signals.run, name="eventcore signals")
         tasks.start_soon(self._watchdog.run, name="eventcore watchdog")
@@ -108,13 +108,14 @@ class Bus(Emitting):
 
     def _closed(self) -> None:
         self._tasks = None
+        self._express.close()
         self._notices.start(None)
 
     def check_open(self) -> None:
         """Raises EngineClosed or WrongProcess unless this bus may be used here and now."""
         if self._tasks is None:
             raise EngineClosed()
-        if _forks[0] != self._forks:
+        if forks() != self._forks:
             raise WrongProcess(
                 "this engine was opened by another process", hint="open an engine of your own after the fork"
             )
@@ -294,12 +295,3 @@ class Bus(Emitting):
         self.durables.told(entries)
         for entry in entries:
             self._dispatch.hand_out(entry)
-
-
-def _count_fork() -> None:
-    _forks[0] += 1
-
-
-#: How many forks lie between the first process and this one. To ask for the process id at each emit costs more.
-_forks = [0]
-os.register_at_fork(after_in_child=_count_fork)

@@ -36,6 +36,9 @@ def current_context(owner: object) -> CallContext | None:
     return context
 
 
+#: What is being served, for whichever bus; None outside of everything.
+served_now: Callable[[], tuple[Any, ...] | None] = _current.get
+
 #: Makes the context of a delivery, given as (owner, deliverer, event), the current one until the task that serves it
 #: begins another. Not a context manager, for speed: only a pump calls it, whose task does nothing but deliver.
 begin_delivery: Callable[[tuple[object, Deliverer, Event]], object] = _current.set

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 import anyio
 
+from eventcore.bus.express import Express
 from eventcore.bus.outcome import Outcome, Report
 from eventcore.bus.signals import OrderedSignal, Signals
 from eventcore.bus.subscription import Subscription
@@ -15,6 +16,8 @@ from eventcore.kernel.names import pattern as compile_pattern
 from eventcore.kernel.records import JournalEntry, LogEntry
 
 _CACHE = 4096
+#: What nobody listens to fits in any number.
+_PLENTY = 1_000_000
 
 
 class Expectation:
@@ -81,13 +84,10 @@ class Route:
         self.actors = frozenset(one.actor for one in listeners if one.ignore_self)
 
 
-_NOWHERE = Route(())
-
-
 class Dispatcher:
     """Who listens to what. blinker signals, one a pattern with the tenant as sender, are the registry."""
 
-    def __init__(self, signals: Signals) -> None:
+    def __init__(self, signals: Signals, express: Express) -> None:
         self._signals = signals
         self._patterns: dict[str, OrderedSignal] = {}
         self._by_name: dict[str, Subscription] = {}
@@ -95,9 +95,9 @@ class Dispatcher:
         self._routes: dict[tuple[str, str], Route] = {}
         #: Whose outcomes somebody waits for, by event id.
         self.expected: dict[str, Expectation] = {}
-        # How many events can still be put into each lane of one route without looking. Buffers only get emptier
-        # meanwhile, unless something else fills them: whatever does so calls `_look_again`.
-        self._slack, self._slack_of = 0, _NOWHERE
+        # Whatever changes who listens, or fills buffers, closes it.
+        self._express = express
+        signals.on_connect = express.close
 
     # -- registry ----------------------------------------------------------------------------------------------------
 
@@ -145,10 +145,7 @@ class Dispatcher:
 
     def _forget_routes(self) -> None:
         self._routes.clear()
-        self._look_again()
-
-    def _look_again(self) -> None:
-        self._slack_of = _NOWHERE
+        self._express.close()
 
     def listeners(self, type: str, tenant: str) -> tuple[Subscription, ...]:
         """Who listens to this type: by falling priority, then in order of subscription."""
@@ -173,6 +170,7 @@ class Dispatcher:
     # -- handing out -------------------------------------------------------------------------------------------------
 
     def expect(self, event: Event) -> Expectation:
+        self._express.close()
         expectation = Expectation(event, self._forget)
         self.expected[event.id] = expectation
         return expectation
@@ -191,38 +189,36 @@ class Dispatcher:
         expectation = self.expected.get(event.id) if self.expected else None
         if not listeners and expectation is None:
             return
-        self._look_again()
+        self._express.close()
         offered = [one.name for one in listeners if self._offer(one, event)]
         if expectation is not None:
             expectation.handed_out(offered)
 
-    def hand_out_quickly(self, event: Event) -> bool:
+    def hand_out_quickly(self, event: Event, *, plain: bool) -> bool:
         """Hand out an event that needs no commit, if all have room and no filter to ask; False: nothing was done.
 
-        The path of transient events: what can be known before is looked up, not worked out for each.
+        Args:
+            plain: whether later events like it can go the express way.
         """
-        route = self._routes.get((event.type, event.tenant)) or self._route(event.type, event.tenant)
-        if route.lanes is None or self.expected or event.actor in route.actors:
+        route = self._route(event.type, event.tenant)
+        if route.lanes is None or self.expected or event.actor in route.actors or self._signals.heard(event.type):
             return False
-        if self._signals.tapped and self._signals.heard(event.type):
+        room = min([one.room for one in route.listeners], default=_PLENTY)
+        if room <= 0:
             return False
-        if self._slack_of is not route or not self._slack:
-            self._slack_of, self._slack = route, min([one.room for one in route.listeners], default=1)
-            if self._slack <= 0:
-                self._look_again()
-                return False
-            for one in route.listeners:
-                one.overflowing = False
-        self._slack -= 1
+        for one in route.listeners:
+            one.overflowing = False
         for lane in route.lanes:
-            lane.queue.append(event)
-            if lane.ring is not None:
-                lane.wake()
+            lane.put(event)
+        if plain:
+            self._express.open(event.type, route.lanes, room - 1)
+        else:
+            self._express.close()
         return True
 
     def reserve(self, subscription: Subscription) -> bool:
         """Keep a place in the buffer for an event that is about to be committed. False: there is none."""
-        self._look_again()
+        self._express.close()
         return subscription.reserve()
 
     def _offer(self, subscription: Subscription, event: Event) -> bool:

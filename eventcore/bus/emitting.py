@@ -12,7 +12,8 @@ from eventcore.bus import arguments
 from eventcore.bus.admission import Admission, release
 from eventcore.bus.current import current_context
 from eventcore.bus.foreign import cloudevents_in, received
-from eventcore.bus.intake import HOST, Intake, facts_of, transient_receipt
+from eventcore.bus.fresh import TransientReceipt
+from eventcore.bus.intake import HOST, Intake, facts_of
 from eventcore.bus.listening import Listening
 from eventcore.bus.outbox import Pending
 from eventcore.bus.outcome import Receipt, Report
@@ -75,18 +76,15 @@ class Emitting(Listening):
             RateLimited: a plugin emits too fast.
             BusOverflow: a subscription with `overflow="error"` is full.
         """
-        if source is HOST and subject is key is idempotency_key is None is context and self.types.is_plain(type):
-            event = self._plain_fact(type, data)
-        else:
-            event = self._fact(type, data, subject, key, source, idempotency_key, context)
+        plain = source is HOST and subject is key is idempotency_key is None is context
+        if plain and (receipt := self._express.emit(type, data)) is not None:
+            return receipt
+        event = self._fact(type, data, subject, key, source, idempotency_key, context)
         if event.type in self.types.transient:
-            self._turn += 1
-            if self._turn >= _TURN:
-                self._turn = 0
-                await anyio.lowlevel.checkpoint()
-            if self._dispatch.hand_out_quickly(event):
+            await self._take_turns()
+            if self._dispatch.hand_out_quickly(event, plain=plain and self.types.is_plain(type)):
                 self._tally.emitted(event.type)
-                return transient_receipt(event)
+                return TransientReceipt(event)
         return (await self._take_in_or_stage([event], now=now))[0]
 
     def emit_nowait(
@@ -206,16 +204,12 @@ class Emitting(Listening):
         finally:
             waiting.forget()
 
-    def _plain_fact(self, type: str, data: Any) -> Event:
-        """`_fact` of a transient type without a model, said with nothing but type and data: most of all emits."""
-        self.check_open()
-        context = current_context(self)
-        if data.__class__ is not dict:
-            data = self.types.check(type, data)
-        event = self._intake.build(type, data, context or self._operator)
-        if context is not None:
-            self._guard.check(event)
-        return event
+    async def _take_turns(self) -> None:
+        """Let others run now and then: emitting a transient event need not wait for anything."""
+        self._turn += 1 + self._express.count()
+        if self._turn >= _TURN:
+            self._turn = 0
+            await anyio.lowlevel.checkpoint()
 
     def _fact(
         self,
@@ -273,7 +267,7 @@ class Emitting(Listening):
             for event in events:
                 receipt = receipts.get(event.id)
                 if receipt is None:
-                    receipts[event.id] = transient_receipt(event)
+                    receipts[event.id] = TransientReceipt(event)
                     self._dispatch.hand_out(event)
                 if receipt is None or not receipt.duplicate:
                     self._tally.emitted(event.type)

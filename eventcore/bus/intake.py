@@ -250,11 +250,6 @@ class Intake:
         return found
 
 
-def transient_receipt(event: Event) -> Receipt:
-    """The receipt of an event that is in no history."""
-    return _receipt(event.id, 0)
-
-
 def facts_of(entry: Mapping[str, Any] | tuple[Any, ...]) -> dict[str, Any]:
     """One entry of `emit_many` as the arguments of `emit`.
 

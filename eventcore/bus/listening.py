@@ -16,8 +16,11 @@ from eventcore.bus.current import current_context
 from eventcore.bus.delivery import Dispatcher
 from eventcore.bus.durable import DurableSubscription
 from eventcore.bus.durable_room import DurableRoom, stored_name
+from eventcore.bus.express import Express
 from eventcore.bus.filters import Where, as_filter
+from eventcore.bus.fresh import fresh_events
 from eventcore.bus.guard import LoopGuard
+from eventcore.bus.intake import HOST
 from eventcore.bus.notices import Notices
 from eventcore.bus.outbox import Outbox
 from eventcore.bus.outcome import Outcome
@@ -61,9 +64,11 @@ class Listening:
         self.types = EventTypes()
         self.signals = Signals(self)
         self._guard = LoopGuard(self.types, clock, notices.loop, emit_rate)
-        self._dispatch = Dispatcher(self.signals)
-        self._watchdog = Watchdog(clock)
         self._tally = Tally(metrics, lambda: self._dispatch.subscriptions, self._guard.refused, lambda: outbox.waiting)
+        self._express = Express(clock, fresh_events(ids.new, HOST, self._operator), self._tally)
+        self._tally.before_report = self._express.count
+        self._dispatch = Dispatcher(self.signals, self._express)
+        self._watchdog = Watchdog(clock)
         self._tasks: TaskGroup | None = None
 
     def context(self) -> CallContext:

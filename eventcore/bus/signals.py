@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from typing import Any
 
 import anyio
@@ -66,9 +66,13 @@ class OrderedSignal(blinker.NamedSignal):
     """A blinker signal whose receivers are kept in the order in which they were connected."""
 
     set_class = _InOrder
+    #: Told that somebody may listen from now on.
+    on_connect: Callable[[], object] | None = None
 
     def connect(self, receiver: Any, sender: Any = blinker.ANY, weak: bool = False) -> Any:
         """As blinker's, but holding the receiver strongly: a weak one would silently drop lambdas and closures."""
+        if self.on_connect is not None:
+            self.on_connect()
         return super().connect(receiver, sender, weak)
 
     def disconnect(self, receiver: Any, sender: Any = blinker.ANY) -> None:
@@ -84,6 +88,8 @@ class Signals:
 
     def __init__(self, bus: object) -> None:
         self._bus = bus
+        #: Told that somebody may listen to a signal from now on.
+        self.on_connect: Callable[[], object] | None = None
         self._signals: dict[str, OrderedSignal] = {}
         self._queue: deque[Event] = deque(maxlen=_BUFFER)
         self._bell = anyio.Event()
@@ -101,7 +107,9 @@ class Signals:
             InvalidName: it is no event type.
         """
         name = event_type(type)
-        return self._signals.setdefault(name, OrderedSignal(name))
+        found = self._signals.setdefault(name, OrderedSignal(name))
+        found.on_connect = self.on_connect
+        return found
 
     def __getattr__(self, name: str) -> OrderedSignal:
         if name.startswith("_"):

@@ -54,21 +54,28 @@ class UUID7:
         elif count > 0xFFF:
             count = self._begin(self._last + 1, 0)
         self._count = count
-        tails = self._tails or self._draw()
-        return self._head + _COUNTS[count] + tails.pop()
+        try:
+            tail = self._tails.pop()
+        except IndexError:
+            tail = self._draw()
+        return self._head + _COUNTS[count] + tail
 
     def _begin(self, millisecond: int, count: int) -> int:
         text = f"{millisecond:012x}"
         self._last, self._head = millisecond, f"{text[:8]}-{text[8:]}-7"
         return count
 
-    def _draw(self) -> list[str]:
-        """The random ends of the next ids. Drawn together: most of what an id costs is formatting small numbers."""
+    def _draw(self) -> str:
+        """A random end, and a store of more. Drawn together: most of what an id costs is formatting small numbers."""
+        tails = list[str]()
         text = f"{self._bits(64 * _DRAWN):0{16 * _DRAWN}x}"
         for at in range(0, len(text), 16):
             end = text[at : at + 16]
-            self._tails.append(f"-{_VARIANT[end[0]]}{end[1:4]}-{end[4:]}")
-        return self._tails
+            tails.append(f"-{_VARIANT[end[0]]}{end[1:4]}-{end[4:]}")
+        # Kept from the others before they can see it: an event's id may be asked for in another thread.
+        tail = tails.pop()
+        self._tails = tails
+        return tail
 
 
 def step_key(run: str, path: str, epoch: int = 0) -> str:

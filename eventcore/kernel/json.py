@@ -46,6 +46,15 @@ def encode(value: Any, *, limit: int | None = None, what: str = "data") -> bytes
     return raw
 
 
+def encode_plainly(value: Any, limit: int) -> bytes | None:
+    """`value` as compact JSON, if that is plain to see; None: ask `encode`, which looks closer or says why not."""
+    try:
+        raw = orjson.dumps(value, None, _STRICT)
+    except (TypeError, RecursionError):
+        return None
+    return None if len(raw) > limit or (b"null" in raw and value is not None) else raw
+
+
 def encode_sorted(value: Any) -> bytes:
     """`value` as JSON with sorted keys: equal values have equal bytes."""
     encode(value)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import opcode
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ import anyio.to_thread
 AsyncHandler = Callable[..., Awaitable[Any]]
 
 _MAX_MESSAGE = 2000
+_SEND = opcode.opmap["SEND"]
 
 
 def is_async(function: Callable[..., Any]) -> bool:
@@ -21,6 +23,16 @@ def is_async(function: Callable[..., Any]) -> bool:
     return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
         getattr(function, "__call__", None)  # noqa: B004 - the point is its async-ness, not whether it is there
     )
+
+
+def never_waits(function: Callable[..., Any]) -> bool:
+    """Whether it is an async function without a single `await`, `async for` or `async with` of its own.
+
+    Such a coroutine runs from its beginning to its end in one step: nothing can cut it off, so it needs no time limit.
+    All that waits compiles to the instruction SEND. False where it cannot be told.
+    """
+    code = getattr(function, "__code__", None)
+    return inspect.iscoroutinefunction(function) and code is not None and _SEND not in code.co_code[::2]
 
 
 def as_async(function: Callable[..., Any]) -> AsyncHandler:

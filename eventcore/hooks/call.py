@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import CoroutineType
+from functools import partial
 from typing import Any
 
 from eventcore.bus.calling import readable
@@ -36,6 +36,11 @@ _NOTHING = object()
 
 class Call:
     """One call. `run` is called once."""
+
+    __slots__ = (
+        "_allowed", "_answer", "_deadline", "_flat", "_healthy", "_last", "_limits", "_monotonic", "_timeout", "_value",
+        "context", "effects", "guards", "outcome", "raw", "raw_original", "room", "spec", "troubles",
+    )  # fmt: skip
 
     def __init__(self, room: Room, spec: HookSpec, context: CallContext, raw: bytes) -> None:
         self.room, self.spec, self.context = room, spec, context
@@ -262,31 +267,20 @@ class Call:
     ) -> Any:
         """The handler's answer; `_NOTHING` if it failed or was not asked, with the reason in the trace."""
         began = self._last
-        limit = self._deadline - began
-        if limit > self._timeout:
-            limit = self._timeout
-        if limit <= 0:
+        if began >= self._deadline:
             return self._skip(handler, f"the call's budget of {self.spec.budget:g} s is used up")
         if not self._healthy and not self._may_ask(handler.owner, began):
             wait = self.room.breaker.wait(handler.owner, began)
             return self._skip(handler, f"{handler.owner} is degraded; it is asked again in {wait:.0f} s", degraded=True)
         try:
-            if self._limits.scope is None:
-                self._limits.begin()
-            if handler.local is not None and pick is None and context is self.context:
-                steps: Any = handler.local(self._payload())
+            if handler.at_once is not None and pick is local is None and context is self.context:
+                answer = await handler.at_once(self._payload())
             else:
-                steps = self._begin(handler, context, effects, pick, local, limit)
-            if not isinstance(steps, CoroutineType):
-                steps = steps.__await__()
-            try:
-                waits_for = steps.send(None)
-            except StopIteration as done:
-                answer = done.value
-            else:
-                answer = await self._limits.rest(steps, waits_for, limit)
-        except TimedOut:
-            return self._trouble(handler, "timeout", began, Trouble(f"ran over its {limit:g} s"))
+                limit = min(self._timeout, self._deadline - began)
+                begin = partial(self._begin, handler, context, effects, pick, local, limit)
+                answer = await self._limits.run(begin, limit)
+        except TimedOut as over:
+            return self._trouble(handler, "timeout", began, Trouble(f"ran over its {over.limit:g} s"))
         except Exception as error:  # noqa: BLE001 - somebody else's code: its failure is its own
             status: CallStatus = "timeout" if isinstance(error, PluginTimeout) else "error"
             return self._trouble(handler, status, began, trouble_of(error))

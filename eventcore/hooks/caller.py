@@ -17,6 +17,7 @@ from eventcore.hooks.payload import raw_payload
 from eventcore.hooks.registry import ChatCommand, Handler, HookRegistry, Stage, Tier
 from eventcore.hooks.room import Room
 from eventcore.hooks.specs import HookSpec
+from eventcore.hooks.tally import CallTally
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, InvalidPayload, NotFound
 from eventcore.kernel.json import decode
@@ -46,6 +47,7 @@ class Hooks:
         self._bus = bus
         self.room = Room(bus, clock, metrics, Breaker(), keep_denied)
         self._operator: CallContext | None = None
+        self._tally = CallTally(metrics)
         self.registry = HookRegistry()
         self.specs = SpecTable(timeouts, budgets)
 
@@ -219,6 +221,6 @@ class Hooks:
         call = Call(room, spec, context or current_context(self._bus) or self._outside(), raw)
         await call.run(stages, replies, observers, pick, inner)
         outcome = call.outcome
-        room.metrics.count("eventcore_hook_calls_total", hook=spec.name, outcome="denied" if outcome.denied else "ok")
+        self._tally.called(spec.name, outcome.denied)
         room.metrics.observe("eventcore_hook_seconds", room.clock.monotonic() - began, hook=spec.name)
         return outcome

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from graphlib import CycleError, TopologicalSorter
 from typing import Any, Literal, Protocol
 
+from eventcore.bus.calling import never_waits
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.records import Batch, Guard
@@ -73,9 +74,13 @@ class Handler:
     wrapper: Callable[..., Any] | None = None
     #: `owner.function`.
     name: str = ""
+    #: `local`, if it runs from its beginning to its end in one step, so that no time limit can end it.
+    at_once: Callable[..., Awaitable[Any]] | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "name", f"{self.owner}.{self.function}")
+        if self.local is not None and never_waits(self.local):
+            object.__setattr__(self, "at_once", self.local)
 
     def why(self) -> str:
         """Where it stands and what put it there."""

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.names import did_you_mean
+from eventcore.observe.histogram import Histograms
 
 _log = logging.getLogger("eventcore.observe")
 
@@ -113,6 +114,8 @@ class PrometheusMetrics:
     ) -> None:
         # Imported here for start-up: it costs as much as all the rest, and only an engine that keeps metrics needs it.
         import prometheus_client as prometheus
+        import prometheus_client.core
+        import prometheus_client.utils
 
         self._strict = strict
         self._max_series = max_series
@@ -209,7 +212,7 @@ class _Family:
         return found, True
 
     def _child(self, values: tuple[str, ...]) -> Callable[[float], None]:
-        child = self._collector.labels(*values) if values else self._collector
+        child = self._collector.labels(*values) if values or self.metric.kind == "histogram" else self._collector
         method: Callable[[float], None] = getattr(child, _METHODS[self.metric.kind])
         return method
 
@@ -231,9 +234,9 @@ class _WithoutCreated:
 
 def _make(prometheus: Any, metric: Metric, registry: Any) -> Any:
     if metric.kind == "histogram":
-        return prometheus.Histogram(
-            metric.name, metric.help, metric.labels, registry=registry, buckets=metric.buckets or _SECONDS
-        )
+        histograms = Histograms(prometheus, metric.name, metric.help, metric.labels, metric.buckets or _SECONDS)
+        registry.register(histograms)
+        return histograms
     kind = prometheus.Counter if metric.kind == "counter" else prometheus.Gauge
     return kind(metric.name, metric.help, metric.labels, registry=registry)
 

@@ -21,6 +21,10 @@ class Admission:
     def __init__(self, dispatch: Dispatcher) -> None:
         self._dispatch = dispatch
 
+    def is_open(self, event: Event) -> bool:
+        """Whether nobody has to be asked for room."""
+        return not self._dispatch.bounded(event)
+
     async def admit(self, events: Sequence[Event]) -> list[Subscription]:
         """Reserve a place for each event wherever a full buffer would refuse it or hold it back.
 
@@ -44,8 +48,8 @@ class Admission:
 
     def _ask(self, event: Event, reserved: list[Subscription], waiting: list[Subscription]) -> None:
         dispatch = self._dispatch
-        for subscription in dispatch.listeners(event.type, event.tenant):
-            if subscription.overflow not in ("error", "block") or not dispatch.wanted(subscription, event):
+        for subscription in dispatch.bounded(event):
+            if not dispatch.wanted(subscription, event):
                 continue
             if dispatch.reserve(subscription):
                 reserved.append(subscription)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Container
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import anyio
 
@@ -13,12 +13,16 @@ from eventcore.bus.calling import describe
 from eventcore.bus.host import Host
 from eventcore.bus.ledger import Ack, Ended, Failed, Verdict
 from eventcore.bus.outcome import Outcome, Status
-from eventcore.bus.staging import Staging, delivering
+from eventcore.bus.staging import Delivering, Staging
 from eventcore.bus.subscription import Subscription
 from eventcore.kernel.errors import EngineClosed, Interrupted, LoopDetected
 from eventcore.kernel.event import Event
 
 log = logging.getLogger("eventcore.bus")
+
+
+#: What most handlers say.
+ACK = Ack()
 
 
 class Attempt(NamedTuple):
@@ -58,20 +62,19 @@ async def attempt(
     bus: object, host: Host, subscription: Subscription, event: Event, delivery: DeliveryContext, staging: Staging
 ) -> Attempt:
     """Call the handler, if its filter still wants the event. Whatever it does, an attempt comes back."""
-    context, timeout, began = subscription.context_of(event), subscription.timeout, host.clock.monotonic()
-    verdict: Verdict | None = Ack()
+    began = host.clock.monotonic()
+    verdict: Verdict | None = ACK
     status: Status = "ok"
     value, error = None, None
     try:
         # The store has it as it was recorded, maybe in an older version; an upcast that fails is a failed delivery.
         event = host.newest(event)
         if Subscription.wants(subscription, event):
-            with delivering(bus, context, delivery, staging), anyio.move_on_after(timeout) as limit:
-                delivery.limited_by(limit)
-                value = await subscription.call(event)
-            if limit.cancelled_caught:
-                status, error = "timeout", f"ran over its {timeout:g} s"
-                verdict = Failed(error)
+            with Delivering(bus, subscription, event, delivery, staging):
+                value = await _call(subscription, event, delivery)
+    except _TimedOut:
+        status, error = "timeout", f"ran over its {subscription.timeout:g} s"
+        verdict = Failed(error)
     except (Interrupted, EngineClosed) as why:
         verdict, status, error = None, "interrupted", describe(why)
     except Exception as why:
@@ -82,6 +85,19 @@ async def attempt(
         # Before anything of it is committed: what came after that would be lost, with a receipt given for it.
         staging.seal()
     return Attempt(verdict, Outcome(subscription.name, status, host.clock.monotonic() - began, value, error))
+
+
+class _TimedOut(Exception):
+    """The handler was cut off."""
+
+
+async def _call(subscription: Subscription, event: Event, delivery: DeliveryContext) -> Any:
+    if subscription.at_once:
+        return await subscription.handler(event)
+    with anyio.move_on_after(subscription.timeout) as limit:
+        delivery.limited_by(limit)
+        return await subscription.handler(event)
+    raise _TimedOut
 
 
 def _verdict_of(error: Exception) -> Verdict:

@@ -39,9 +39,9 @@ def current_context(owner: object) -> CallContext | None:
 #: What is being served, for whichever bus; None outside of everything.
 served_now: Callable[[], tuple[Any, ...] | None] = _current.get
 
-#: Makes the context of a delivery, given as (owner, deliverer, event), the current one until the task that serves it
-#: begins another. Not a context manager, for speed: only a pump calls it, whose task does nothing but deliver.
-begin_delivery: Callable[[tuple[object, Deliverer, Event]], object] = _current.set
+#: Makes the context of a delivery, given as (owner, deliverer, event), the current one until `served` gets the token, or
+#: until the task that serves it begins another. No context manager, for speed: a pump's task does nothing but deliver.
+begin_delivery: Callable[[tuple[Any, ...]], Token[tuple[Any, ...] | None]] = _current.set
 
 
 def serve(owner: object, context: CallContext) -> Token[tuple[Any, ...] | None]:
@@ -50,7 +50,7 @@ def serve(owner: object, context: CallContext) -> Token[tuple[Any, ...] | None]:
 
 
 def served(token: Token[tuple[Any, ...] | None]) -> None:
-    """End what `serve` began, in the same task."""
+    """End what `serve` or `begin_delivery` began, in the same task."""
     _current.reset(token)
 
 

@@ -73,14 +73,16 @@ class Route:
         listeners: by falling priority, then in order of subscription.
         lanes: the lane of each, if all take every event that there is room for; else None.
         actors: whose own events some of them ignore.
+        bounded: those whose full buffer holds an emit back or refuses it.
     """
 
-    __slots__ = ("actors", "lanes", "listeners")
+    __slots__ = ("actors", "bounded", "lanes", "listeners")
 
     def __init__(self, listeners: tuple[Subscription, ...]) -> None:
         self.listeners = listeners
         lanes = [lane for one in listeners if (lane := one.lane) is not None]
         self.lanes = lanes if len(lanes) == len(listeners) else None
+        self.bounded = tuple(one for one in listeners if one.overflow in ("error", "block"))
         self.actors = frozenset(one.actor for one in listeners if one.ignore_self)
 
 
@@ -150,6 +152,10 @@ class Dispatcher:
     def listeners(self, type: str, tenant: str) -> tuple[Subscription, ...]:
         """Who listens to this type: by falling priority, then in order of subscription."""
         return self._route(type, tenant).listeners
+
+    def bounded(self, event: Event) -> tuple[Subscription, ...]:
+        """Who has to have room for this event before it is recorded."""
+        return self._route(event.type, event.tenant).bounded
 
     def _route(self, type: str, tenant: str) -> Route:
         found = self._routes.get((type, tenant))

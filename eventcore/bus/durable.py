@@ -15,7 +15,7 @@ import anyio
 from anyio.abc import TaskGroup
 
 from eventcore.bus.acks import DeliveryContext, Durable
-from eventcore.bus.attempt import Interruptions, attempt
+from eventcore.bus.attempt import ACK, Interruptions, attempt
 from eventcore.bus.books import Books
 from eventcore.bus.filters import selects
 from eventcore.bus.host import AGAIN, LEASE, Host
@@ -321,12 +321,15 @@ class DurableSubscription(Subscription):
                 verdict = self._interruptions.count(item.position, outcome)
             if verdict is None:
                 ledger.give_back(item.position, host.clock.monotonic() + AGAIN)
+            elif verdict is ACK and not staging:
+                self._done(ledger, item.position)
             elif refused := await self._conclude(ledger, item, event, verdict, staging):
                 outcome = Outcome(self.name, "error", outcome.seconds, error=refused.reason)
         finally:
             staging.close()
         self.handled += outcome.ok
-        self._on_outcome(self, event, outcome)
+        if not outcome.ok or event.id in self._expected:
+            self._on_outcome(self, event, outcome)
 
     async def _conclude(
         self, ledger: Ledger, item: Item, event: Event, verdict: Verdict, staging: Staging

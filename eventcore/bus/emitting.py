@@ -85,6 +85,10 @@ class Emitting(Listening):
             if self._dispatch.hand_out_quickly(event, plain=plain and self.types.is_plain(type)):
                 self._tally.emitted(event.type)
                 return TransientReceipt(event)
+        elif idempotency_key is None and self._admission.is_open(event) and (now or current_staging(self) is None):
+            receipt = await self._intake.record_one(event)
+            self._tally.emitted(event.type)
+            return receipt
         return (await self._take_in_or_stage([event], now=now))[0]
 
     def emit_nowait(

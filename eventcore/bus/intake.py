@@ -151,6 +151,12 @@ class Intake:
             raise Conflict("idempotency keys of this batch are being used by others; try again")
         return [known.get(event.id) or self._receipt_in(event, events, known) for event in events]
 
+    async def record_one(self, event: Event) -> Receipt:
+        """`record` of one event without an idempotency key: most of all that are recorded."""
+        self._faults.reach("emit.before_commit")
+        await self.commit(Batch([event]))
+        return _receipt(event.id, event.position)
+
     async def stage(self, events: Sequence[Event], staging: Staging) -> list[Receipt] | None:
         """Keep events for the commit that acknowledges the delivery being served, all or none.
 

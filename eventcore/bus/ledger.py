@@ -274,9 +274,11 @@ class Ledger:
             del self._queues[item.key]
         if position <= self.cursor:
             return Changes(rows=self._forget([position]))
-        self._settled.add(position)
+        if position in self._stored:  # its row goes when the cursor passes it
+            self._settled.add(position)
         changes = self._move_cursor()
         if position > self.cursor:
+            self._settled.add(position)
             self._stored.add(position)
             changes.rows[position] = ("settled", item.failed, 0.0)
         return changes
@@ -287,13 +289,15 @@ class Ledger:
         target = min(self.read, self._lowest[0] - 1) if self._lowest else self.read
         if target <= self.cursor:
             return Changes()
+        self.cursor, before = target, self.cursor
+        if not (self._settled or self._retries):  # as with most: they were settled in order
+            return Changes(target)
         behind = [position for position in self._settled if position <= target]
         self._settled.difference_update(behind)
         # Retries of events that are gone, or for this subscription no more: it listens to something else now.
-        stale = [position for position in self._retries if self.cursor < position <= target]
+        stale = [position for position in self._retries if before < position <= target]
         for position in stale:
             del self._retries[position]
-        self.cursor = target
         return Changes(cursor=target, rows=self._forget(behind + stale))
 
     def gone(self, position: int) -> Changes:

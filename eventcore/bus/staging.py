@@ -8,14 +8,13 @@ once.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 from eventcore.bus.acks import DeliveryContext
-from eventcore.bus.current import current_context, serving
-from eventcore.kernel.context import CallContext
+from eventcore.bus.current import Deliverer, begin_delivery, served, served_now
 from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.event import Event
 from eventcore.kernel.records import Batch, Guard, Key
 
 #: How many changes one delivery may stage.
@@ -74,13 +73,14 @@ class Staging:
         return self._batch is not None and bool(self._batch)
 
 
-_Serving = tuple[object, CallContext, DeliveryContext, Staging]
+# (owner, what `eventcore.bus.current` holds meanwhile, delivery, staging)
+_Serving = tuple[object, tuple[object, ...], DeliveryContext, Staging]
 _delivery: ContextVar[_Serving | None] = ContextVar("eventcore_delivery", default=None)
 
 
 def _served(owner: object) -> _Serving | None:
     found = _delivery.get()
-    if found is None or found[0] is not owner or current_context(owner) is not found[1]:
+    if found is None or found[0] is not owner or served_now() is not found[1]:
         return None
     return None if found[3].closed else found
 
@@ -97,12 +97,20 @@ def current_staging(owner: object) -> Staging | None:
     return None if found is None else found[3]
 
 
-@contextmanager
-def delivering(owner: object, context: CallContext, delivery: DeliveryContext, staging: Staging) -> Iterator[None]:
-    """Serve a delivery in the body."""
-    token = _delivery.set((owner, context, delivery, staging))
-    try:
-        with serving(owner, context):
-            yield
-    finally:
-        _delivery.reset(token)
+class Delivering:
+    """Serve a delivery in the body. A class, not a generator: it is entered once a delivery."""
+
+    __slots__ = ("_serving", "_tokens")
+
+    def __init__(
+        self, owner: object, deliverer: Deliverer, event: Event, delivery: DeliveryContext, staging: Staging
+    ) -> None:
+        self._serving: _Serving = (owner, (owner, deliverer, event), delivery, staging)
+
+    def __enter__(self) -> None:
+        self._tokens = _delivery.set(self._serving), begin_delivery(self._serving[1])
+
+    def __exit__(self, *exc_info: object) -> None:
+        delivery, token = self._tokens
+        served(token)
+        _delivery.reset(delivery)

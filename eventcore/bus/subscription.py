@@ -12,7 +12,7 @@ import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
 
-from eventcore.bus.calling import AsyncHandler, as_async, describe, name_of
+from eventcore.bus.calling import AsyncHandler, as_async, describe, name_of, never_waits
 from eventcore.bus.current import begin_delivery, current_context
 from eventcore.bus.outcome import Outcome
 from eventcore.bus.pump import SLICE, Lane, Watchdog
@@ -41,14 +41,17 @@ class Subscription:
         label: what metrics call it: the name, or a word shared by all streams (their names are endless).
         pattern: what it listens to.
         owner: the plugin it belongs to, or None for the embedder's own.
+        handler: what it calls, made async.
+        at_once: whether that runs to its end in one step, so that no time limit can end it.
         handled: how many deliveries ended well.
         dropped: how many were dropped by the full buffer.
     """
 
     # There may be very many of them: slots make one four times smaller.
     __slots__ = (
-        "_allow", "_bus", "_clock", "_expected", "_handler", "_lanes", "_on_outcome", "_reserved", "_roles", "_room",
-        "_stopped", "_watchdog", "_where", "actor", "buffer", "dropped", "handled", "handler_name", "ignore_self",
+        "_allow", "_bus", "_clock", "_expected", "_lanes", "_on_outcome", "_reserved", "_roles", "_room",
+        "_stopped", "_watchdog", "_where", "actor", "at_once", "buffer", "dropped", "handled", "handler", "handler_name",
+        "ignore_self",
         "label", "name", "on_overflow", "overflow", "overflowing", "owner", "pattern", "priority", "spill", "tenant",
         "timeout",
     )  # fmt: skip
@@ -84,7 +87,8 @@ class Subscription:
         self.handler_name = name_of(handler)
         self.overflowing = False
         self.handled = self.dropped = 0
-        self._handler: AsyncHandler = as_async(handler)
+        self.handler: AsyncHandler = as_async(handler)
+        self.at_once = never_waits(self.handler)
         self._where, self._allow = where, allow
         self._clock, self._bus, self._on_outcome = clock, bus, on_outcome
         self.on_overflow = on_overflow
@@ -238,10 +242,6 @@ class Subscription:
     def stopped(self) -> bool:
         return self._stopped
 
-    async def call(self, event: Event) -> Any:
-        """Call the handler, in whatever context the caller has set."""
-        return await self._handler(event)
-
     def context_of(self, event: Event) -> CallContext:
         """On whose behalf, and because of what, the handler acts while it is at this event."""
         return CallContext(event.tenant, self.actor, self._roles, cause=event.cause(hop=self.name))
@@ -278,7 +278,7 @@ class Subscription:
 
     async def _deliver(self, lane: Lane) -> None:
         # Runs once an event and is written for speed; whatever a handler does, the pump goes on.
-        queue, handler, monotonic, bus = lane.queue, self._handler, self._clock.monotonic, self._bus
+        queue, handler, monotonic, bus = lane.queue, self.handler, self._clock.monotonic, self._bus
         spill, expected, until = self.spill, self._expected, lane.began + SLICE
         while queue and not self._stopped:
             lane.event = event = queue.popleft()

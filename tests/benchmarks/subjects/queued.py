@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-EVENTS = 500
+EVENTS = 1_000
 WARM_UP = 200
 
 

@@ -116,6 +116,10 @@ class RemoteBus(Room):
                 raise NoResponder(error.message, hint=error.hint) from None
             raise
 
+    async def payload(self, event: Event) -> Any:
+        """As `Bus.payload`."""
+        return event.data if event.blob is None else await self._client.call("events.payload", {"id": event.id})
+
     async def find(
         self, pattern: str, *, where: Mapping[str, Any] | None = None, past: float = 5.0, future: float = 5.0
     ) -> Event | None:

@@ -64,4 +64,5 @@ def event_of(body: Mapping[str, Any]) -> Event:
         position=body["position"],
         ce_type=body.get("ce_type"),
         raw_extensions=encode(body["extensions"]) if "extensions" in body else None,
+        blob=body.get("blob"),
     )

@@ -10,6 +10,7 @@ the bus says of itself).
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -34,8 +35,8 @@ from eventcore.bus.replay import Replay, ReplayReport, Speed
 from eventcore.bus.staging import Staging, current_delivery, current_staging
 from eventcore.bus.types import EventType
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EngineClosed, NoResponder, WrongProcess
-from eventcore.kernel.event import Event
+from eventcore.kernel.errors import EngineClosed, NoResponder, NotFound, StoreError, WrongProcess
+from eventcore.kernel.event import Event, joined
 from eventcore.kernel.ports import Clock, Faults, Ids, Metrics, Store
 from eventcore.kernel.records import Batch, Guard, LogEntry
 
@@ -136,6 +137,7 @@ class Bus(Emitting):
         max_turns: int | None = None,
         version: int = 1,
         upcast: Mapping[int, Callable[[Any], Any]] | None = None,
+        blobs: bool = False,
     ) -> EventType:
         """Say what a type's payload looks like and whether it is recorded (default: any JSON, recorded).
 
@@ -147,8 +149,27 @@ class Bus(Emitting):
             version: of the payload's schema; stored with each event.
             upcast: for each older version, a pure function that makes its payload one of the next version. The history
                 and deliveries then give every event in the newest version; what is stored stays as it was.
+            blobs: take payloads of up to 8 MiB; one above 256 KiB is stored beside the log, see `payload`.
         """
-        return self.types.declare(type, model, transient=transient, max_turns=max_turns, version=version, upcast=upcast)
+        return self.types.declare(
+            type, model, transient=transient, max_turns=max_turns, version=version, upcast=upcast, blobs=blobs
+        )
+
+    async def payload(self, event: Event) -> Any:
+        """What the event carries, also where that is too large for the log (`event.blob`).
+
+        Raises:
+            NotFound: retention has removed the event, and its blob with it.
+            StoreError: the store has another payload under this hash: it is damaged.
+        """
+        if event.blob is None:
+            return event.data
+        raw = event.body or await self._store.blob(event.tenant, event.blob)
+        if raw is None:
+            raise NotFound(f"the payload of {event.type} {event.id} is not in the store any more", blob=event.blob)
+        if hashlib.sha256(raw).hexdigest() != event.blob:
+            raise StoreError(f"the payload of {event.type} {event.id} is damaged", hint="restore a backup")
+        return self.types.newest(joined(event, raw)).data
 
     async def request(
         self,

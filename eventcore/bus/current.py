@@ -39,8 +39,8 @@ def current_context(owner: object) -> CallContext | None:
 #: What is being served, for whichever bus; None outside of everything.
 served_now: Callable[[], tuple[Any, ...] | None] = _current.get
 
-#: Makes the context of a delivery, given as (owner, deliverer, event), the current one until `served` gets the token, or
-#: until the task that serves it begins another. No context manager, for speed: a pump's task does nothing but deliver.
+#: Makes the context of a delivery, given as (owner, deliverer, event), the current one until `served` gets the token or
+#: the task that serves it begins another. No context manager, for speed: a pump's task does nothing but deliver.
 begin_delivery: Callable[[tuple[Any, ...]], Token[tuple[Any, ...] | None]] = _current.set
 
 

@@ -8,7 +8,7 @@ from eventcore.bus.types import EventTypes, check_words
 from eventcore.kernel.cloudevents import Incoming, id_key
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidPayload
-from eventcore.kernel.event import MAX_PAYLOAD, Event
+from eventcore.kernel.event import MAX_BLOB, MAX_PAYLOAD, Event, joined, split
 from eventcore.kernel.json import decode, encode
 
 
@@ -35,12 +35,14 @@ def received(incoming: Incoming, context: CallContext, types: EventTypes, now: f
     """
     cause, kind = context.cause, types.emittable(incoming.type)
     check_words(actor=context.actor)
+    limit = MAX_BLOB if kind.blobs else MAX_PAYLOAD
+    raw, blob, body = split(encode(incoming.data, limit=limit, what=f"the data of {kind.name}"))
     event = Event(
         id=incoming.id,
         type=kind.name,
         source=incoming.source,
         at=now if incoming.at is None else incoming.at,
-        raw=encode(incoming.data, limit=MAX_PAYLOAD, what=f"the data of {kind.name}"),
+        raw=raw,
         tenant=context.tenant,
         actor=context.actor,
         subject=incoming.subject,
@@ -55,24 +57,28 @@ def received(incoming: Incoming, context: CallContext, types: EventTypes, now: f
         schema_version=incoming.claims.get("schema_version", kind.version),
         ce_type=incoming.ce_type,
         raw_extensions=encode(incoming.extensions) if incoming.extensions else None,
+        blob=blob,
+        body=body,
         roles=context.roles,
     )
     if kind.model is None:
         return event
-    newest = types.newest(event)
+    # The model has to see the payload, not the reference to it.
+    newest = types.newest(event if body is None else joined(event, body))
     types.check(kind.name, newest.data)
-    return newest
+    return newest if body is None else event
 
 
 def imported(incoming: Incoming, tenant: str, now: float, mark: dict[str, Any]) -> Event:
     """The event that a CloudEvent of an export becomes: what it says of itself is believed, and it is marked."""
     claims = incoming.claims
+    raw, blob, body = split(encode(incoming.data, limit=MAX_BLOB, what=f"the data of {incoming.type}"))
     return Event(
         id=incoming.id,
         type=incoming.type,
         source=incoming.source,
         at=now if incoming.at is None else incoming.at,
-        raw=encode(incoming.data, limit=MAX_PAYLOAD, what=f"the data of {incoming.type}"),
+        raw=raw,
         tenant=tenant,
         actor=claims.get("actor", "system"),
         subject=incoming.subject,
@@ -85,4 +91,6 @@ def imported(incoming: Incoming, tenant: str, now: float, mark: dict[str, Any]) 
         schema_version=claims.get("schema_version", 1),
         ce_type=incoming.ce_type,
         raw_extensions=encode({**(incoming.extensions or {}), **mark}),
+        blob=blob,
+        body=body,
     )

@@ -12,7 +12,7 @@ from eventcore.bus.staging import Staging
 from eventcore.bus.types import EventTypes, check_words
 from eventcore.kernel.context import MAX_HOPS, CallContext
 from eventcore.kernel.errors import Conflict, IdempotencyConflict, InvalidInput
-from eventcore.kernel.event import MAX_PAYLOAD, Event
+from eventcore.kernel.event import MAX_BLOB, MAX_PAYLOAD, Event, split
 from eventcore.kernel.json import encode, text_digest
 from eventcore.kernel.ports import Clock, Contributor, Faults, Ids, Store
 from eventcore.kernel.records import Batch, Guard, Key, KeyAbsent, LogEntry
@@ -63,7 +63,8 @@ class Intake:
         kind = self._types.emittable(type)
         if kind.model is not None or (data.__class__ not in _PLAIN and hasattr(data, "model_dump")):
             data = self._types.check(kind.name, data)
-        return self.build(kind.name, data, context, source, subject, key, idempotency_key, None, kind.version)
+        more = (source, subject, key, idempotency_key, None, kind.version, kind.blobs)
+        return self.build(kind.name, data, context, *more)
 
     def build(
         self,
@@ -76,9 +77,13 @@ class Intake:
         idempotency_key: str | None = None,
         event_id: str | None = None,
         schema_version: int = 1,
+        blobs: bool = False,
     ) -> Event:
         """An event under `context`, not yet committed. Checks the payload, not the right to emit the type."""
-        raw = encode(data, limit=MAX_PAYLOAD, what=f"the data of {type}")
+        raw = encode(data, limit=MAX_BLOB if blobs else MAX_PAYLOAD, what=f"the data of {type}")
+        blob = body = None
+        if len(raw) > MAX_PAYLOAD:
+            raw, blob, body = split(raw)
         if not (source is HOST and subject is key is idempotency_key is None and context.actor == "operator"):
             check_words(source=source, subject=subject, key=key, idempotency_key=idempotency_key, actor=context.actor)
         cause = context.cause
@@ -101,6 +106,8 @@ class Intake:
             cause.traceparent,
             idempotency_key,
             schema_version,
+            blob=blob,
+            body=body,
             roles=context.roles,
         )
 

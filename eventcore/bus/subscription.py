@@ -49,11 +49,10 @@ class Subscription:
 
     # There may be very many of them: slots make one four times smaller.
     __slots__ = (
-        "_allow", "_bus", "_clock", "_expected", "_lanes", "_on_outcome", "_reserved", "_roles", "_room",
-        "_stopped", "_watchdog", "_where", "actor", "at_once", "buffer", "dropped", "handled", "handler", "handler_name",
-        "ignore_self",
-        "label", "name", "on_overflow", "overflow", "overflowing", "owner", "pattern", "priority", "spill", "tenant",
-        "timeout",
+        "_allow", "_bus", "_clock", "_expected", "_lanes", "_on_outcome", "_reserved", "_roles", "_room", "_stopped",
+        "_watchdog", "_where", "actor", "at_once", "buffer", "dropped", "handled", "handler", "handler_name",
+        "ignore_self", "label", "name", "on_overflow", "overflow", "overflowing", "owner", "pattern", "priority",
+        "spill", "tenant", "timeout",
     )  # fmt: skip
 
     def __init__(

@@ -31,6 +31,7 @@ class EventType:
             default of 3, with the hops counted.
         version: of the payload's schema; stored with each event.
         upcast: by version, what makes its payload one of the next version. Pure functions.
+        blobs: whether a payload above 256 KiB is stored beside the log, by its hash, instead of being refused.
     """
 
     name: str
@@ -39,6 +40,7 @@ class EventType:
     max_turns: int | None = None
     version: int = 1
     upcast: Mapping[int, Callable[[Any], Any]] = field(default_factory=dict)
+    blobs: bool = False
 
 
 class EventTypes:
@@ -61,19 +63,24 @@ class EventTypes:
         max_turns: int | None = None,
         version: int = 1,
         upcast: Mapping[int, Callable[[Any], Any]] | None = None,
+        blobs: bool = False,
     ) -> EventType:
         """Declare a type, or declare it again.
 
         Raises:
             InvalidName: it is no event type, or one that only the host emits.
-            InvalidInput: `max_turns` is not from 1 to 1,000; or `upcast` does not lead to `version` one by one.
+            InvalidInput: `max_turns` is not from 1 to 1,000; or `upcast` does not lead to `version` one by one; or
+                `blobs` for a transient type.
         """
         name = _own_name(name)
         if version < 1 or {*(upcast or ())} != {*(range(1, version) if upcast else ())}:
             raise InvalidInput(f"{name}: upcast has a function for each version from 1 to {version - 1}, and no other")
         if max_turns is not None and not 1 <= max_turns <= MAX_DECLARED_TURNS:
             raise InvalidInput(f"max_turns is from 1 to {MAX_DECLARED_TURNS}, not {max_turns}")
-        self._types[name] = declared = EventType(name, model, transient, max_turns, version, dict(upcast or {}))
+        if blobs and transient:
+            raise InvalidInput(f"{name} is transient: nothing of it is stored, so it has no blobs")
+        declared = EventType(name, model, transient, max_turns, version, dict(upcast or {}), blobs)
+        self._types[name] = declared
         self._emittable.clear()
         (self.transient.add if transient else self.transient.discard)(name)
         plain = transient and model is None and version == 1
@@ -115,7 +122,8 @@ class EventTypes:
             InvalidPayload: an upcast function failed, or returned what is not JSON.
         """
         declared = self._types.get(event.type)
-        if declared is None or event.schema_version >= declared.version:
+        # The payload of one with a blob is brought up to date when somebody asks for it.
+        if declared is None or event.schema_version >= declared.version or event.blob is not None:
             return event
         version, data = event.schema_version, decode(event.raw)
         while step := declared.upcast.get(version):

@@ -20,7 +20,7 @@ def command() -> None:
     """Look at what happened, and at what caused what."""
 
 
-for _more in (history.explain, history.prune, history.export, history.import_):
+for _more in (history.explain, history.payload, history.prune, history.export, history.import_):
     command.add_command(_more)
 
 

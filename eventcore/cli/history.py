@@ -81,6 +81,23 @@ def _subscription_line(one: Mapping[str, Any]) -> str:
     return f"{one['name']} (on {one['pattern']}): {said}"
 
 
+@click.command("payload", epilog=examples("eventcore events payload 12", "eventcore events payload 12 > big.json"))
+@click.argument("event", metavar="EVENT")
+@face
+def payload(event: str, as_json: bool) -> None:
+    """Print what an event carries, as JSON, also where that is too large for the log.
+
+    A payload above 256 KiB, of a type declared with blobs, is stored beside the log: `events show` has its hash and
+    size in its place. EVENT is an id or a position.
+    """
+    from eventcore.cli.describe import id_of
+    from eventcore.cli.output import print_json
+    from eventcore.cli.session import connect
+
+    with connect(quiet=True) as session:
+        print_json(session.call("events.payload", {"id": id_of(session, event)}))
+
+
 @click.command(
     "prune",
     epilog=examples(

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+import hashlib
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
 from eventcore.kernel.context import DEFAULT_TENANT, Cause, PathEntry
-from eventcore.kernel.json import decode
+from eventcore.kernel.json import decode, encode
 
-#: The largest payload, in bytes of JSON.
+#: The largest payload in the log, in bytes of JSON.
 MAX_PAYLOAD = 256 * 1024
+#: The largest payload of a type that may have blobs, in bytes of JSON.
+MAX_BLOB = 8 * 1024 * 1024
 #: The extension that marks imported events.
 IMPORTED = "imported"
 
-_OPTIONAL = ("subject", "key", "run", "causation_id", "traceparent", "idempotency_key", "ce_type", "extensions")
+_OPTIONAL = ("subject", "key", "run", "causation_id", "traceparent", "idempotency_key", "ce_type", "extensions", "blob")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,9 @@ class Event:
         schema_version: version of the payload's schema.
         ce_type: a foreign CloudEvents type, verbatim, where `type` had to be mapped to our grammar.
         raw_extensions: attributes of a foreign CloudEvent that have no field here, as a JSON object.
+        blob: SHA-256 (hex) of a payload that is too large for the log; `data` is then a reference,
+            `{"blob": <this>, "bytes": <size>}`, and `Bus.payload` gives the payload.
+        body: that payload as JSON, on its way to the store; None once it is there.
         roles: the emitter's roles; what the event starts in its own commit runs with them. Host-only, never stored.
     """
 
@@ -67,6 +73,8 @@ class Event:
     position: int = 0
     ce_type: str | None = None
     raw_extensions: bytes | None = None
+    blob: str | None = None
+    body: bytes | None = field(default=None, repr=False, compare=False)
     roles: frozenset[str] = field(default=frozenset(), repr=False, compare=False)
     _data: list[Any] = field(default_factory=list, repr=False, compare=False)
 
@@ -135,10 +143,25 @@ class Event:
         return body
 
 
+def split(raw: bytes) -> tuple[bytes, str | None, bytes | None]:
+    """A payload as an event's `raw`, `blob` and `body`: a large one leaves only a reference in the log."""
+    if len(raw) <= MAX_PAYLOAD:
+        return raw, None, None
+    digest = hashlib.sha256(raw).hexdigest()
+    return encode({"blob": digest, "bytes": len(raw)}), digest, raw
+
+
+def joined(event: Event, raw: bytes) -> Event:
+    """The event with the payload that its `blob` names in the place of the reference."""
+    return replace(event, raw=raw, blob=None, body=None, _data=[])
+
+
 def after(event: Event, position: int) -> Event:
     """`event` as committed at `position`.
 
     Written by hand: `dataclasses.replace` costs six times as much, and this runs once an event.
     """
     object.__setattr__(event, "position", position)
+    if event.body is not None:  # it is in the store now, and buffers may hold many events
+        object.__setattr__(event, "body", None)
     return event

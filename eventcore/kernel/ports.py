@@ -163,6 +163,10 @@ class Store(ABC):
         """One event or step event by id. Foreign ids may repeat over sources and tenants; the oldest is meant."""
 
     @abstractmethod
+    async def blob(self, tenant: str, digest: str) -> bytes | None:
+        """A payload that was too large for the log, by its SHA-256 (hex); None once no event names it any more."""
+
+    @abstractmethod
     async def events(self, query: EventQuery) -> list[Event]:
         """One page of history; step events stand in it at their positions.
 

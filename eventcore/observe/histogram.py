@@ -72,4 +72,4 @@ class Histograms:
         yield family
 
     def _family(self) -> Any:
-        return self._prometheus.core.HistogramMetricFamily(self._name, self._help, labels=self._labels)
+        return self._prometheus.metrics_core.HistogramMetricFamily(self._name, self._help, labels=self._labels)

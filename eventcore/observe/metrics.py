@@ -114,8 +114,6 @@ class PrometheusMetrics:
     ) -> None:
         # Imported here for start-up: it costs as much as all the rest, and only an engine that keeps metrics needs it.
         import prometheus_client as prometheus
-        import prometheus_client.core
-        import prometheus_client.utils
 
         self._strict = strict
         self._max_series = max_series

@@ -136,6 +136,11 @@ async def show(engine: Engine, id: str) -> dict[str, Any]:
     return {"event": event.as_dict(), "tree": [tree(root) for root in found.roots], "truncated": found.truncated}
 
 
+async def payload(engine: Engine, id: str) -> Any:
+    """What an event carries, also where that is too large for the log."""
+    return await engine.bus.payload(await engine.history.get(id))
+
+
 async def tail(
     engine: Engine,
     send: Callable[[Any], Awaitable[None]],

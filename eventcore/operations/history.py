@@ -12,7 +12,7 @@ from eventcore.bus.subscription import Subscription
 from eventcore.engine import Engine
 from eventcore.kernel.cloudevents import to_cloudevent
 from eventcore.kernel.errors import EventCoreError, InvalidInput
-from eventcore.kernel.event import Event
+from eventcore.kernel.event import Event, joined
 from eventcore.kernel.names import pattern as compile_pattern
 from eventcore.kernel.records import Audit, Batch
 from eventcore.kernel.upkeep import CountBy
@@ -128,9 +128,15 @@ async def export(
     number = 0
     query = engine.history.query(type=type, since=when(since, "since"), until=when(until, "until"), after=after)
     async for event in query:
-        await send(to_cloudevent(event))
+        await send(to_cloudevent(await _whole(engine, event)))
         number += 1
     return {"events": number}
+
+
+async def _whole(engine: Engine, event: Event) -> Event:
+    """With its payload in the event, as another home has no blobs of ours."""
+    raw = None if event.blob is None else await engine.store.blob(event.tenant, event.blob)
+    return event if raw is None else joined(event, raw)
 
 
 async def import_events(engine: Engine, events: list[Any]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ OPERATIONS: dict[str, Operation] = {
     "events.request": events.request,
     "events.count": history.count,
     "events.explain": history.explain,
+    "events.payload": events.payload,
     "events.prune": history.prune,
     "events.export": history.export,
     "events.import": history.import_events,

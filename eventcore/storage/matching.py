@@ -124,3 +124,9 @@ def status_of(raw: bytes) -> str | None:
 def matches_one(patterns: Iterable[str], type_: str) -> bool:
     """Whether a type matches one of the patterns."""
     return any(pattern(text).fullmatch(type_) for text in patterns)
+
+
+def span_of(query: EventQuery, length: int) -> range:
+    """The indexes between a query's positions."""
+    start = max(0, query.after or 0)
+    return range(start, length if query.before is None else max(start, min(query.before - 1, length)))

@@ -38,7 +38,8 @@ from eventcore.kernel.records import (
 )
 from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, ordered
 from eventcore.storage.admission import admit
-from eventcore.storage.matching import holds_words, matcher, matches_one, page_size, status_of, words_of
+from eventcore.storage.blobs import Blobs
+from eventcore.storage.matching import holds_words, matcher, matches_one, page_size, span_of, status_of, words_of
 from eventcore.storage.watchers import Watchers
 
 #: About what an event takes besides its payload, in bytes.
@@ -70,6 +71,7 @@ class _Tables:
         self.memory: dict[str, Memory] = {}
         self.schedules: dict[str, Schedule] = {}
         self.audit: list[Audit] = []
+        self.blobs = Blobs()
 
     def run_head(self, run: str) -> tuple[int, int] | None:
         row = self.runs.get(run)
@@ -140,6 +142,8 @@ class _Tables:
         if isinstance(entry, JournalEntry):
             self.by_run[entry.event.run or ""].append(index)
             entry = entry.event
+        else:
+            self.blobs.add(entry)
         self.by_id[entry.id].append(index)
 
     def _apply_runs(self, runs: Iterable[Run], moves: Iterable[RunMove]) -> None:
@@ -191,14 +195,9 @@ class _Tables:
         if isinstance(entry, JournalEntry):
             self.hidden.add(index)
         elif entry is not None:
+            self.blobs.remove(entry)
             self.by_id[entry.id].remove(index)
             self.log[index] = None
-
-
-def _span(query: EventQuery, length: int) -> range:
-    """The indexes between a query's positions."""
-    start = max(0, query.after or 0)
-    return range(start, length if query.before is None else max(start, min(query.before - 1, length)))
 
 
 class MemoryStore(Store):
@@ -263,7 +262,7 @@ class MemoryStore(Store):
     async def events(self, query: EventQuery) -> list[Event]:
         tables = await self._open()
         matches = matcher(query)
-        span = _span(query, len(tables.log))
+        span = span_of(query, len(tables.log))
         found = (i for i, e in tables.shown(reversed(span) if query.newest_first else span) if matches(e))
         return [tables.event_at(index) for index in islice(found, page_size(query.limit))]
 
@@ -271,7 +270,7 @@ class MemoryStore(Store):
         tables = await self._open()
         matches = matcher(query)
         counts: Counter[tuple[str | None, float | None]] = Counter()
-        for _, event in tables.shown(_span(query, len(tables.log))):
+        for _, event in tables.shown(span_of(query, len(tables.log))):
             if matches(event):
                 value = status_of(event.raw) if by == "status" else getattr(event, by)
                 counts[value, None if every is None else int(event.at / every) * every] += 1
@@ -291,8 +290,12 @@ class MemoryStore(Store):
         return Pruned(len(found) - steps, steps, len(keys))
 
     async def size(self) -> int:
-        log = (entry.event if isinstance(entry, JournalEntry) else entry for entry in (await self._open()).log)
-        return sum(len(event.raw) + _ROW_BYTES for event in log if event is not None)
+        tables = await self._open()
+        rows = (entry.event if isinstance(entry, JournalEntry) else entry for entry in tables.log if entry is not None)
+        return tables.blobs.size + sum(len(event.raw) + _ROW_BYTES for event in rows)
+
+    async def blob(self, tenant: str, digest: str) -> bytes | None:
+        return (await self._open()).blobs.get(tenant, digest)
 
     async def journal(self, run: str) -> list[JournalEntry]:
         tables = await self._open()

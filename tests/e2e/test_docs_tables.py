@@ -101,7 +101,7 @@ def test_core_events_said_to_be_reserved_are_those_that_nothing_emits() -> None:
 def test_event_fields() -> None:
     full = Event("i", "t", "s", 1.0, b"1", subject="s", key="k", run="r", causation_id="c", hops=1)
     full = Event(**{f.name: getattr(full, f.name) for f in fields(full)} | {"traceparent": "t", "idempotency_key": "k"})
-    full = replace(full, ce_type="T", raw_extensions=b"{}", schema_version=2)
+    full = replace(full, ce_type="T", raw_extensions=b"{}", schema_version=2, blob="5")
     assert named("events", "An event") == set(full.as_dict())
 
 

@@ -125,6 +125,7 @@ class _Group:
         self._moves: dict[str, Row] = {}
         self._ends: list[Row] = []
         self._audit: list[Row] = []
+        self._blobs: list[Row] = []
         self._begun: dict[Hashable, Row] = {}
         # By table: the last that happened to each row; None where it was removed.
         self._rows: dict[str, dict[Hashable, Row | None]] = {}
@@ -201,6 +202,8 @@ class _Group:
                 self._journal.append(journal_row(entry, position))
             else:
                 self._events.append(event_row(entry, position))
+                if entry.body is not None:
+                    self._blobs.append((entry.tenant, entry.blob, entry.body))
         self._position = position
 
     def _take_runs(self, batch: Batch) -> None:
@@ -236,6 +239,8 @@ class _Group:
         many = self._connection.executemany
         if self._events:
             many(SQL["insert_event"], self._events)
+        if self._blobs:
+            many(SQL["put_blob"], self._blobs)
         if self._journal:
             many(SQL["insert_journal"], self._journal)
         self._write_runs()

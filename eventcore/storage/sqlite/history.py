@@ -36,7 +36,7 @@ _SHORT = 2000
 _TABLES = ("events", "journal")
 #: By table: which of its rows the history shows, and its columns for what is foreign.
 _SHOWN = {"events": "1", "journal": "hidden = 0"}
-_FOREIGN = {"events": "ce_type, raw_extensions", "journal": "NULL, NULL"}
+_FOREIGN = {"events": "ce_type, raw_extensions, blob", "journal": "NULL, NULL, NULL"}
 
 # A `+` keeps SQLite from using an index on that column: without statistics it would prefer (tenant, type) to the far
 # narrower ones on run and correlation, and sort the result.

@@ -28,8 +28,26 @@ SELECT max(
 -- name: insert_event
 -- One log entry that is no step event.
 INSERT INTO events (position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id,
-                    hops, traceparent, idempotency_key, schema_version, path, ce_type, raw_extensions)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+                    hops, traceparent, idempotency_key, schema_version, path, ce_type, raw_extensions, blob)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: put_blob
+-- A payload that is too large for the log. Two events may have the same one.
+INSERT INTO blobs (tenant, hash, raw) VALUES (?, ?, ?) ON CONFLICT DO NOTHING;
+
+-- name: blob
+-- A payload by its hash.
+SELECT raw FROM blobs WHERE tenant = ? AND hash = ?;
+
+-- name: blobs_at
+-- The blobs of events that are about to be removed.
+SELECT DISTINCT tenant, blob FROM events
+WHERE position IN (SELECT value FROM json_each(?)) AND blob IS NOT NULL;
+
+-- name: delete_blob
+-- Retention of a blob that no event names any more.
+DELETE FROM blobs WHERE tenant = :tenant AND hash = :hash
+AND NOT EXISTS (SELECT 1 FROM events WHERE events.tenant = :tenant AND events.blob = :hash);
 
 -- name: insert_journal
 -- One step event.
@@ -40,11 +58,11 @@ VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?);
 -- name: event_by_id
 -- Foreign ids may repeat over sources and tenants; the oldest is meant.
 SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
-       traceparent, idempotency_key, schema_version, path, ce_type, raw_extensions
+       traceparent, idempotency_key, schema_version, path, ce_type, raw_extensions, blob
 FROM events WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant) AND (:source IS NULL OR source = :source)
 UNION ALL
 SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
-       traceparent, idempotency_key, schema_version, path, NULL, NULL
+       traceparent, idempotency_key, schema_version, path, NULL, NULL, NULL
 FROM journal WHERE id = :id AND (:tenant IS NULL OR tenant = :tenant) AND (:source IS NULL OR source = :source)
 ORDER BY 1 LIMIT 1;
 

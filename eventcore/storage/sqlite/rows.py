@@ -29,7 +29,7 @@ from eventcore.kernel.records import (
 
 Row: TypeAlias = tuple[Any, ...]
 
-_EVENT_COLUMNS = 20
+_EVENT_COLUMNS = 21
 
 # attrgetter makes the tuple in C: this runs once for every row that is written.
 _event_fields = attrgetter(
@@ -41,18 +41,18 @@ _event_fields = attrgetter(
 def event_row(event: Event, position: int) -> Row:
     """An event at the position it will have."""
     path = _path_text(event.path) if event.path else None
-    return (position, *_event_fields(event), path, event.ce_type, event.raw_extensions)
+    return (position, *_event_fields(event), path, event.ce_type, event.raw_extensions, event.blob)
 
 
 def journal_row(entry: JournalEntry, position: int) -> Row:
     """A step event at the position it will have. Never foreign: the journal has no columns for that."""
-    return (*event_row(entry.event, position)[:-2], entry.attempt)
+    return (*event_row(entry.event, position)[:-3], entry.attempt)
 
 
 def event_of(row: Row) -> Event:
     """The event that `event_row` (or, without what is foreign, `journal_row`) made a row of."""
     path = _path_of(row[17]) if row[17] else ()
-    foreign = row[18:20] if len(row) == _EVENT_COLUMNS else ()
+    foreign = row[18:21] if len(row) == _EVENT_COLUMNS else ()
     return Event(*(*row[1:14], path, *row[14:17], row[0], *foreign))
 
 

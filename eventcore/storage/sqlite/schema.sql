@@ -36,13 +36,22 @@ CREATE TABLE events (
     idempotency_key TEXT,
     schema_version INTEGER NOT NULL,
     path TEXT
-, ce_type TEXT, raw_extensions BLOB) STRICT;
+, ce_type TEXT, raw_extensions BLOB, blob TEXT) STRICT;
 
 CREATE INDEX events_by_time ON events (at);
 CREATE INDEX events_by_type ON events (tenant, type);
 CREATE INDEX events_by_id ON events (id);
 CREATE INDEX events_by_correlation ON events (correlation_id);
 CREATE INDEX events_by_run ON events (run) WHERE run IS NOT NULL;
+CREATE INDEX events_by_blob ON events (tenant, blob) WHERE blob IS NOT NULL;
+
+-- Payloads too large for the log, by their hash. A row is there as long as an event names it.
+CREATE TABLE blobs (
+    tenant TEXT NOT NULL,
+    hash TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    PRIMARY KEY (tenant, hash)
+) STRICT, WITHOUT ROWID;
 
 -- A row is a step event of the history and an entry of its run's journal at once. A hidden one has left the history.
 CREATE TABLE journal (

@@ -219,6 +219,9 @@ class SqliteStore(Store):
     async def event(self, event_id: str, tenant: str | None = None, source: str | None = None) -> Event | None:
         return await self._one("event_by_id", {"id": event_id, "tenant": tenant, "source": source}, event_of)
 
+    async def blob(self, tenant: str, digest: str) -> bytes | None:
+        return await self._one("blob", (tenant, digest), lambda row: bytes(row[0]))
+
     async def events(self, query: EventQuery) -> list[Event]:
         if words_of(query.text):
             await self._catch_up()

@@ -22,7 +22,10 @@ def prune(connection: sqlite3.Connection, request: Prune) -> Pruned:
     if events:
         last = connection.execute(SQL["last_position"]).fetchone()
         connection.execute(SQL["raise_floor"], last)
+        positions = orjson.dumps([row[0] for row in events]).decode()
+        blobs = connection.execute(SQL["blobs_at"], (positions,)).fetchall()
         connection.executemany(SQL["delete_event"], [row[:1] for row in events])
+        connection.executemany(SQL["delete_blob"], [{"tenant": tenant, "hash": blob} for tenant, blob in blobs])
     connection.executemany(SQL["hide_step"], [row[:1] for row in steps])
     keys = connection.execute(SQL["forget_keys"], (request.now,)).rowcount
     return Pruned(len(events), len(steps), keys)

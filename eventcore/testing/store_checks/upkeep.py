@@ -6,6 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.event import Event
 from eventcore.kernel.ports import Store
 from eventcore.kernel.records import Batch, Cursor, DeadLetter, Delivery, EventQuery, Key, LogEntry
 from eventcore.kernel.upkeep import EventCount, Prune, Pruned
@@ -27,6 +28,32 @@ async def check_foreign_events(make_store: MakeStore) -> None:
         assert await store.event("e0001") == found[0]
         assert await store.event("e0001", "default", "/else") == found[1]
         assert await store.event("e0001", "default", "/nowhere") is None
+
+
+async def check_blobs(make_store: MakeStore) -> None:
+    """A large payload is stored once, for its tenant alone, and goes with the last event that names it."""
+    async with started(make_store) as store:
+        raw, digest = b'"%s"' % (b"x" * 300_000), "5" * 64
+
+        def large(number: int, **fields: Any) -> LogEntry:
+            return event(number, **{"blob": digest, "body": raw, "raw": b'{"blob":"5"}', **fields})
+
+        before = await store.size()
+        first, other = large(1), large(2, tenant="other")
+        await store.commit(Batch(log=[first, other, large(3), event(4)]))
+        assert [one.body for one in await store.events(EventQuery())] == [None] * 4
+        assert isinstance(first, Event)
+        assert first.body is None, "a committed event must not keep it in memory"
+        assert (await store.events(EventQuery()))[0].blob == digest
+        assert await store.size() > before + len(raw)
+        assert await store.blob("default", digest) == await store.blob("other", digest) == raw
+        assert await store.blob("nobody", digest) is None
+        assert await store.blob("default", "6" * 64) is None
+        await store.prune(Prune(now=0.0, before=1002.5))
+        assert await store.blob("other", digest) is None
+        assert await store.blob("default", digest) == raw
+        await store.prune(_ALL)
+        assert await store.blob("default", digest) is None
 
 
 async def check_query_where(make_store: MakeStore) -> None:

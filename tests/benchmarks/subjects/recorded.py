@@ -25,13 +25,13 @@ from eventcore.storage.sqlite.rows import event_row
 
 PUBLISHERS, EACH = 100, 100
 EVENTS = PUBLISHERS * EACH
-_COLUMNS = 20
+_COLUMNS = 21
 _SCHEMA = """
 pragma journal_mode=wal;
 pragma synchronous=full;
 create table log (position integer primary key, id text, type text, source text, at real, raw blob, tenant text,
   actor text, subject text, key text, run text, correlation text, causation text, hops integer, traceparent text,
-  idempotency text, version integer, path text, ce_type text, extensions blob);
+  idempotency text, version integer, path text, ce_type text, extensions blob, blob text);
 create index log_type on log (tenant, type);
 create index log_id on log (id);
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -209,3 +210,25 @@ async def test_a_store_that_cannot_be_read_is_asked_again() -> None:
             stuck.go.set()
             await core.drain()
             assert stuck.got == list(range(20))
+
+
+# -- block ------------------------------------------------------------------------------------------------------------
+
+
+async def test_block_drops_nothing_because_the_whole_process_was_held_up(core: EventCore) -> None:
+    got: list[int] = []
+
+    async def stalls(event: Event) -> None:
+        if event.data == 0:
+            await anyio.sleep(0.05)  # until the publishers below wait for room
+            time.sleep(1.2)  # noqa: ASYNC251 - the loop stands still, and everybody's second goes by
+        got.append(event.data)
+
+    core.bus.declare("x", transient=True)
+    subscription = core.bus.subscribe("x", stalls, buffer=2)
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(core.bus.emit, "x", number)
+    await core.drain()
+    assert subscription.dropped == 0
+    assert sorted(got) == list(range(20))

@@ -221,7 +221,7 @@ async def test_block_drops_nothing_because_the_whole_process_was_held_up(core: E
     async def stalls(event: Event) -> None:
         if event.data == 0:
             await anyio.sleep(0.05)  # until the publishers below wait for room
-            time.sleep(1.2)  # noqa: ASYNC251 - the loop stands still, and everybody's second goes by
+            time.sleep(1.2)
         got.append(event.data)
 
     core.bus.declare("x", transient=True)

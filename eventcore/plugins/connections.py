@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from eventcore.bus.acks import Durable
+from eventcore.bus.acks import Durable, Nak, Term
 from eventcore.bus.bus import Bus
 from eventcore.bus.subscription import Subscription
 from eventcore.hooks.caller import Hooks
@@ -25,6 +25,9 @@ from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.sdk.verdicts import Deny, Replace, Stop
 
 log = logging.getLogger("eventcore.plugins")
+
+#: The longest delay that a plugin may ask for with Nak, in seconds: 30 days.
+MAX_DELAY = 30 * 86400
 
 _VERDICTS: Mapping[str, Callable[[dict[str, Any]], Any]] = {
     "deny": lambda body: Deny(str(body.get("reason", ""))),
@@ -210,14 +213,34 @@ class Connections:
                 host=api,
                 context=about,
             )
+            value = _of_delivery(answer["result"])
             if api.staged:
                 if (staging := self._bus.staging()) is not None:
                     staging.add(api.staged, api.guards)
                 else:
                     await self._bus.commit(api.staged, api.guards)
-            return answer["result"]
+            return value
 
         return handle
+
+
+def _of_delivery(answer: Mapping[str, Any]) -> Any:
+    """What a worker's handler of an event answered.
+
+    Raises:
+        Nak, Term: it said so.
+        InvalidInput: it said so in a way that makes no sense.
+    """
+    match answer:
+        case {"verdict": "term", "reason": str(reason)}:
+            raise Term(reason)
+        case {"verdict": "nak", "delay": None}:
+            raise Nak
+        case {"verdict": "nak", "delay": int() | float() as delay} if 0 <= delay <= MAX_DELAY:
+            raise Nak(delay)
+        case {"verdict": "nak", "delay": delay}:
+            raise InvalidInput(f"Nak takes a number of seconds from 0 to {MAX_DELAY:,}, or None, not {delay!r:.60}")
+    return answer.get("value")
 
 
 def _without_path(payload: Any) -> Any:

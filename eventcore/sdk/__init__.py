@@ -24,7 +24,7 @@ from eventcore.sdk.context import Answer, Binding, Context, bind, bound, ctx
 from eventcore.sdk.errors import NoResponder, PermissionDenied, PluginError, TransientError
 from eventcore.sdk.events import Event
 from eventcore.sdk.stages import HookMark, Stage, filter, gate, mark_of, observe, reply  # noqa: A004 - the stage's name
-from eventcore.sdk.verdicts import Deny, Replace, Stop, Verdict
+from eventcore.sdk.verdicts import Deny, Nak, Replace, Stop, Term, Verdict
 
 __all__ = [
     "Answer",
@@ -33,12 +33,14 @@ __all__ = [
     "Deny",
     "Event",
     "HookMark",
+    "Nak",
     "NoResponder",
     "PermissionDenied",
     "PluginError",
     "Replace",
     "Stage",
     "Stop",
+    "Term",
     "TransientError",
     "Verdict",
     "bind",

@@ -1,4 +1,4 @@
-"""What a hook handler may answer, beside None and (in the reply stage) a plain value."""
+"""What handlers may answer: of hooks, beside None and (in the reply stage) a plain value; and of durable events."""
 
 from __future__ import annotations
 
@@ -37,6 +37,32 @@ class Stop:
     """
 
     value: Any
+
+
+class Nak(Exception):
+    """Raised or returned by a handler of durable events: not done, deliver it again.
+
+    It counts as a failed attempt, and what the handler emitted is dropped.
+
+    Args:
+        delay: seconds until then, at most 30 days; None: what the subscription's backoff says.
+    """
+
+    def __init__(self, delay: float | None = None) -> None:
+        super().__init__("not acknowledged")
+        self.delay = delay
+
+
+class Term(Exception):
+    """Raised or returned by a handler of durable events: never deliver it again, put it into the dead letters.
+
+    Args:
+        reason: why, for the dead letter.
+    """
+
+    def __init__(self, reason: str = "the handler gave up") -> None:
+        super().__init__(reason)
+        self.reason = reason
 
 
 Verdict: TypeAlias = Deny | Replace | Stop

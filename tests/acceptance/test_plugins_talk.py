@@ -87,7 +87,7 @@ DURABLE = {
 
 COUNTER = """
 import asyncio
-from eventcore.sdk import ctx
+from eventcore.sdk import Nak, Term, ctx
 
 async def on_stock_counted(event):
     do = event.data["do"]
@@ -96,6 +96,14 @@ async def on_stock_counted(event):
     await ctx.emit("stock_noted", {"n": event.data["n"], "replay": ctx.replay, "attempt": ctx.attempt})
     if do == "fail" and ctx.attempt == 1:
         raise RuntimeError("the shelf fell over")
+    if do == "nak" and ctx.attempt < 3:
+        if ctx.attempt == 1:
+            raise Nak(0.01)
+        return Nak(delay=0)
+    if do == "wrong" and ctx.attempt == 1:
+        raise Nak("soon")
+    if do == "term":
+        raise Term("no such shelf")
     if do == "dawdle":
         for _ in range(6):
             await asyncio.sleep(0.6)
@@ -135,6 +143,28 @@ async def test_what_a_durable_handler_of_a_plugin_did_is_committed_with_its_ack_
         async with EventCore(home.root) as core:
             missed = await core.bus.find("stock_noted", where={"data.n": 3}, past=30, future=20)
             assert missed is not None
+
+
+@pytest.mark.anyio
+async def test_a_plugin_may_ask_for_a_delivery_again_or_never_again(home: HomeFolder) -> None:
+    home.plugin("counter", COUNTER, **DURABLE)
+    with anyio.fail_after(50):
+        async with EventCore(home.root) as core:
+            await core.plugins.enable("counter", grants=["plugin_communication"])
+            await core.bus.emit("stock_counted", {"n": 1, "do": "nak"})
+            noted = await core.bus.find("stock_noted", future=20)
+            assert noted is not None
+            assert noted.data == {"n": 1, "replay": False, "attempt": 3}  # what it emitted before each Nak is dropped
+            await core.bus.emit("stock_counted", {"n": 2, "do": "term"})
+            buried = await core.bus.find("bus_dead_letter", past=0, future=20)
+            assert buried is not None
+            assert (buried.data["reason"], buried.data["attempts"]) == ("no such shelf", 1)
+            await core.bus.emit("stock_counted", {"n": 3, "do": "wrong"})
+            failed = await core.bus.find("plugin_error", past=0, future=20)
+            assert failed is not None
+            assert "Nak takes a number of seconds from 0 to 2,592,000, or None, not 'soon'" in str(failed.data)
+            events = [event.data["n"] async for event in core.history.query(type="stock_noted")]
+            assert events == [1]
 
 
 @pytest.mark.anyio

@@ -174,7 +174,7 @@ async def test_events_and_commands(load: Load) -> None:
     )
     event = {"type": "order_created", "data": {"id": 1}}
     answer = await worker.call("event", {"function": "on_order_created", "event": event}, timeout=5)
-    assert answer["result"] == ["order_created", 1, None]
+    assert answer["result"]["value"] == ["order_created", 1, None]
     answer = await worker.call("command", {"command": "/my", "args": ["a", "b"]}, timeout=5)
     assert answer["result"] == {"did": ["/my", "a", "b"]}
 
@@ -559,7 +559,7 @@ async def test_plain_functions_may_use_asyncio_run(load: Load) -> None:
 
     assert await run(worker, host=host) == "ok"
     answer = await worker.call("event", {"function": "on_ping", "event": {}}, timeout=5)
-    assert answer["result"] == "pong"
+    assert answer["result"]["value"] == "pong"
 
 
 async def test_the_environment_is_clean(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ from eventcore.plugins.sandbox.frames import MAX_FRAME, NotJSON, encode
 from eventcore.plugins.sandbox.worker.channel import Future, HostChannel
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.output import Capture, printable
-from eventcore.sdk import Answer, Deny, Event, PluginError, Replace, Stop, TransientError, bind
+from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bind
 
 _MOST_MESSAGE = 4_000
 _MOST_TRACE = 16_000
@@ -158,7 +158,7 @@ class Runtime:
             self._succeed(call, result)
 
     def _succeed(self, call: Call, result: Any) -> None:
-        value = _verdict(result) if call.kind == "hook" else result
+        value = _verdict(result) if call.kind in ("hook", "event") else result
         call.over = True
         try:
             body = b'{"id":%d,"ok":true,"result":%s,"stdout":%s,"stderr":%s}' % (
@@ -180,6 +180,9 @@ class Runtime:
         self._channel.reply(body)
 
     def _fail(self, call: Call, error: BaseException) -> None:
+        if call.kind == "event" and isinstance(error, Nak | Term):
+            self._succeed(call, error)
+            return
         call.over = True
         body = {
             "id": call.id,
@@ -204,6 +207,10 @@ def _verdict(result: Any) -> dict[str, Any]:
             return {"verdict": "replace", "value": value}
         case Stop(value):
             return {"verdict": "stop", "value": value}
+        case Nak(delay=delay):
+            return {"verdict": "nak", "delay": delay}
+        case Term(reason=reason):
+            return {"verdict": "term", "reason": str(reason)}
         case _:
             return {"value": result}
 

@@ -13,7 +13,8 @@ from eventcore.kernel.records import Timer
 
 log = logging.getLogger("eventcore.workflows")
 
-_IDLE_POLL = 3600.0
+#: A wait is measured monotonically, so a wall clock set forward is seen only at the next look.
+_LOOK_EVERY = 30.0
 _AFTER_FIRING = 0.005
 _NOTHING_OURS = 1.0
 
@@ -23,10 +24,13 @@ class TimerKeeper:
 
     Args:
         fire: deals with a due timer; returns whether it was this engine's.
+        look_every: the longest sleep between two looks at the clock, in seconds.
     """
 
-    def __init__(self, store: Store, clock: Clock, fire: Callable[[Timer], Awaitable[bool]]) -> None:
-        self._store, self._clock, self._fire = store, clock, fire
+    def __init__(
+        self, store: Store, clock: Clock, fire: Callable[[Timer], Awaitable[bool]], *, look_every: float = _LOOK_EVERY
+    ) -> None:
+        self._store, self._clock, self._fire, self._look_every = store, clock, fire, look_every
         self._bell = anyio.Event()
         self._next_due = float("inf")
 
@@ -41,7 +45,7 @@ class TimerKeeper:
             self._bell = anyio.Event()
             try:
                 self._next_due = await self._store.next_timer() or float("inf")
-                wait = min(self._next_due - self._clock.now(), _IDLE_POLL)
+                wait = min(self._next_due - self._clock.now(), self._look_every)
             except StoreError as error:
                 log.error("timers cannot be read: %s", error)
                 wait = _NOTHING_OURS

@@ -35,11 +35,13 @@ from eventcore.kernel.ports import Clock, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings, WorkflowSettings
 from eventcore.observe.metrics import PrometheusMetrics
 from eventcore.operations import dispatcher
+from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.registry import PluginRegistry
+from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
@@ -141,7 +143,9 @@ async def _assemble(base: _Base, stack: AsyncExitStack, alone: bool) -> Engine:
     stack.callback(tasks.cancel_scope.cancel)
     bus = _bus(base)
     hooks, hook_files = _hooks(base, bus)
-    supervisor = Supervisor(clock=base.clock)
+    sandbox = Sandbox(namespaces=base.settings.sandbox.namespaces)
+    stack.callback(sandbox.close)
+    supervisor = Supervisor(clock=base.clock, launcher=sandbox)
     await supervisor.start(stack)
     definitions, scribe = Registry(), Scribe(base.ids)
     window = base.settings.engine.idempotency_window
@@ -219,6 +223,7 @@ def _calls(base: _Base, bus: Bus, supervisor: Supervisor, launcher: Launcher) ->
         timeout=base.settings.plugins.timeout,
         settings=base.settings.plugins.settings,
         secrets=base.secrets,
+        rules=SandboxRules(base.settings.sandbox, base.home.state / "data" if base.home else None, supervisor.machine),
     )
 
 

@@ -96,6 +96,9 @@ def _facts(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[tu
     if manifest.get("enable_external_workflow") and manifest.get("workflow_slug"):
         yield "starts", f"the workflow {manifest['workflow_slug']} with its result"
     yield "limits", _limits(manifest.get("limits") or {})
+    yield "sandbox", (found.get("sandbox") or {}).get("level")
+    for one in (found.get("sandbox") or {}).get("limits", ()):
+        yield f"  {one['limit']}", f"{one['value']} ({one['by']})"
     yield "other keys", compact(manifest["extra"]) if manifest.get("extra") else ""
     yield "from", f"{found['origin']}: {found['path']}"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -166,6 +166,41 @@ class PluginSettings(Section):
     )
 
 
+class SandboxSettings(Section):
+    """What confines plugins, and what one worker may use where its manifest does not ask for less."""
+
+    require: Literal["standard", "full"] = Field(
+        default="standard",
+        description=(
+            "What a machine must offer: with `full` plugins are refused where namespaces are not to be had, with "
+            "`standard` they run without them, and the level is `reduced`. Text."
+        ),
+        examples=["full"],
+    )
+    namespaces: bool = Field(
+        default=True, description="Whether namespaces are used where they work. Boolean.", examples=[False]
+    )
+    isolation: Literal["worker", "call"] = Field(
+        default="worker",
+        description="`worker` keeps a warm process for a plugin's calls, `call` takes a fresh one for each. Text.",
+        examples=["call"],
+    )
+    memory_mb: float = Field(
+        default=1024.0, ge=16, le=1_048_576, description="Memory of one worker. Mebibytes.", examples=[256]
+    )
+    cpu_percent: float = Field(
+        default=0.0,
+        ge=0,
+        le=6400,
+        description="CPU time of one worker, in percent of one core; 0 for no limit.",
+        examples=[50],
+    )
+    disk_mb: float = Field(
+        default=64.0, ge=1, le=1_048_576, description="Size of a worker's private folder. Mebibytes.", examples=[16]
+    )
+    threads: int = Field(default=64, ge=4, le=4096, description="Threads of one worker.", examples=[16])
+
+
 class HookSettings(Section):
     """Which hook files run."""
 
@@ -271,6 +306,7 @@ class Settings(Section):
     engine: EngineSettings = Field(default=EngineSettings(), description="The engine as a whole.")
     store: StoreSettings = Field(default=StoreSettings(), description="Where everything is kept.")
     plugins: PluginSettings = Field(default=PluginSettings(), description="Which plugins run, and with what.")
+    sandbox: SandboxSettings = Field(default=SandboxSettings(), description="What confines plugins.")
     hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")
     workflows: WorkflowSettings = Field(default=WorkflowSettings(), description="Which workflows can be started.")
     history: HistorySettings = Field(default=HistorySettings(), description="How much of the past is kept.")

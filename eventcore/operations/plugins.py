@@ -6,8 +6,9 @@ from typing import Any
 
 from eventcore.engine import Engine
 from eventcore.kernel.context import caller
-from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.errors import InvalidInput, SandboxUnavailable
 from eventcore.operations.shapes import instant, plugin_row
+from eventcore.plugins.registry import PluginRecord
 
 STATES = ("enabled", "degraded", "disabled", "discovered", "failed")
 
@@ -46,8 +47,17 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "granted": sorted(str(permission) for permission in record.granted),
         "registered": record.registered,
         "content_hash": record.content_hash,
+        "sandbox": await _sandbox(engine, record) if record.manifest else None,
         "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
     }
+
+
+async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:
+    calls = engine.plugins.calls
+    try:
+        return await calls.rules.enforcement(record, calls.time_limit(record))
+    except SandboxUnavailable as error:
+        return {"level": "none", "limits": [], "reason": str(error)}
 
 
 async def enable(engine: Engine, name: str, grants: list[str] | None = None) -> dict[str, Any]:

@@ -32,6 +32,7 @@ from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, Secrets, WorkflowStarter
 from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
+from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
@@ -61,10 +62,12 @@ class Calls:
         timeout: float,
         settings: Mapping[str, Mapping[str, Any]],
         secrets: Secrets,
+        rules: SandboxRules,
     ) -> None:
         self.registry, self._supervisor, self.services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
         self._timeout, self._settings, self._secrets = timeout, settings, secrets
+        self.rules = rules
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
@@ -313,6 +316,7 @@ class Calls:
                 class_name=manifest.class_name,
                 config=self.config(record),
                 tenant=tenant,
+                allow=self.rules.allowance(record),
                 version=record.content_hash or "",
             )
         return found

@@ -19,6 +19,7 @@ LOCAL_IMPORTS = {
     ("eventcore/testing/pytest_plugin.py", "eventcore.home.layout"): "pytest loads it in every project that has us",
     ("eventcore/testing/pytest_plugin.py", "eventcore.app"): "pytest loads it in every project that has us",
     ("eventcore/plugins/sandbox/worker/boot.py", "eventcore.plugins.sandbox.worker.main"): "sys.path is set just above",
+    ("eventcore/plugins/sandbox/zygote/boot.py", "eventcore.plugins.sandbox.zygote.main"): "sys.path is set just above",
 }
 
 

@@ -206,6 +206,41 @@ def channel() -> list[Line]:
     return lines
 
 
+def sandbox() -> list[Line]:
+    """Workers in the sandbox, by turns with a bare echo, a worker without sandbox, a process pool and a bare Python."""
+    call = Line("sandbox.call of an intent", "us", peer="asyncio echo of 64 bytes", limit=Limit(most_ratio=4))
+    pool = Line("sandbox.call of an intent, against a pool", "us", peer="awaited pool", limit=Limit(most_ratio=0.6))
+    naive = Line("sandbox.warm call", "us", peer="without sandbox", limit=Limit(most_ratio=1.3))
+    depth = Line("sandbox.calls, 32 at a time", "calls/s", peer="awaited pool", limit=Limit(least_ratio=3))
+    cold = Line("sandbox.fresh worker to first result", "ms", peer="python -I -S", limit=Limit(most_ratio=1.2))
+    kill = Line("sandbox.kill to confirmed dead", "ms", limit=Limit(most=5))
+    tree = Line("sandbox.kill of a tree of 31", "ms", limit=Limit(most=100))
+    late = Line("sandbox.deadline overshoot", "ms", limit=Limit(most=250))
+    memory = Line("sandbox.private memory of a warm worker", "MB", limit=Limit(most=12))
+    cpu = Line("sandbox.CPU share, off by", "points", limit=Limit(most=5))
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("sandbox.py", folder) as subject:
+        for _ in range(_BURSTS):
+            warm = subject.round("warm")
+            pairs = ((call, "full", "bare"), (pool, "full", "pool"), (naive, "sandboxed", "unsandboxed"))
+            for line, ours, peer in pairs:
+                line.ours.append(warm[ours] * 1e6)
+                line.peers.append(warm[peer] * 1e6)
+            many, fresh = subject.round("depth"), subject.round("cold")
+            depth.ours.append(many["sandboxed"])
+            depth.peers.append(many["pool"])
+            cold.ours.append(fresh["sandboxed"] * 1e3)
+            cold.peers.append(fresh["python"] * 1e3)
+            kill.ours.append(subject.round("kill")["seconds"] * 1e3)
+            late.ours.append(subject.round("deadline")["seconds"] * 1e3)
+            memory.ours.append(subject.round("memory")["megabytes"])
+            cpu.ours.append(abs(subject.round("cpu")["percent"] - 25))
+            killed = subject.round("tree")
+            if killed["processes"] < 31 or killed["left"]:
+                tree.problem = f"{killed['left']} of {killed['processes']} processes are left"
+            tree.ours.append(killed["seconds"] * 1e3)
+    return [call, pool, naive, depth, cold, kill, tree, late, memory, cpu]
+
+
 def _said(script: str, *args: str) -> list[dict[str, Any]]:
     """The JSON lines of a script. That it missed a limit of its own does not matter here."""
     done = subprocess.run([sys.executable, str(HERE / script), *args], capture_output=True, text=True, check=False)
@@ -250,6 +285,7 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
         ),
     ),
     "workers": (workers, (Line("workflows.burst, sandboxed steps", "runs/s"),)),
+    "sandbox": (sandbox, (Line("sandbox.call of an intent", "us", limit=Limit(most_ratio=4)),)),
     "store": (store, (Line("store", "batches/s"),)),
     "channel": (channel, (Line("worker", "us"),)),
 }

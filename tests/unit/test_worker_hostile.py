@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from eventcore.kernel.errors import Interrupted, PluginFailed, PluginTimeout, SandboxUnavailable
+from eventcore.plugins.sandbox.launch import Launcher
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 
@@ -29,12 +30,12 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-async def load(tmp_path: Path) -> AsyncIterator[Load]:
+async def load(tmp_path: Path, launcher: Launcher) -> AsyncIterator[Load]:
     async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
 
         async def make(code: str, **spec: Any) -> ProcessWorker:
             (tmp_path / "handler.py").write_text(textwrap.dedent(code))
-            worker = await ProcessWorker.start(WorkerSpec("bad", tmp_path, **spec), tasks)
+            worker = await ProcessWorker.start(WorkerSpec("bad", tmp_path, **spec), tasks, launcher=launcher)
             stack.push_async_callback(worker.close, 0.5)
             await worker.load()
             return worker
@@ -62,6 +63,13 @@ async def outcomes(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
             tasks.start_soon(one, index, call)
             await anyio.sleep(0)
     return results
+
+
+def dead(worker: ProcessWorker) -> bool:
+    try:
+        return Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 def gone(worker: ProcessWorker) -> bool:
@@ -92,6 +100,7 @@ async def test_a_handler_that_runs_over_is_killed(load: Load, body: str) -> None
     assert late.value.details["started"] is False
 
 
+@pytest.mark.parametrize("launcher", ["bare"], indirect=True)  # in the sandbox it could not start them
 @pytest.mark.parametrize("end", ["time.sleep(60)", "os._exit(1)"])
 async def test_children_of_the_group_die_too(load: Load, end: str) -> None:
     worker = await load(
@@ -200,7 +209,7 @@ async def test_an_answer_sent_just_before_the_crash_counts(load: Load) -> None:
             await anyio.lowlevel.checkpoint()
         # Stand still until the worker is dead, so that its end and several reads' worth of answer come at once.
         for _ in range(500):
-            if Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+            if dead(worker):
                 break
             time.sleep(0.01)
     assert len(answers[0]) == 150_000
@@ -326,6 +335,7 @@ async def test_a_plugin_that_breaks_its_own_sdk_hurts_itself_only(load: Load) ->
         await run(worker, timeout=1)
 
 
+@pytest.mark.parametrize("launcher", ["bare"], indirect=True)
 async def test_a_machine_without_the_means_says_so(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "platform", "darwin")
     with pytest.raises(SandboxUnavailable, match="on Linux only, and this is darwin"):

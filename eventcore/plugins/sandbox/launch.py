@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -28,13 +28,38 @@ _BOOT = Path(__file__).parent / "worker" / "boot.py"
 _ROOT = Path(__file__).resolve().parents[3]
 
 
-class Process:
+class Process(Protocol):
     """A started worker process, seen from the host.
 
     Attributes:
+        pid: its id here.
         sock: the host's end of the channel, non-blocking.
         output: the read end of a pipe that is the process's stdout and stderr, non-blocking.
     """
+
+    pid: int
+    sock: socket.socket
+    output: int
+
+    async def hold(self) -> None:
+        """Enforce what its kernel does not by itself. Returns at once, or goes on until it is cancelled."""
+        ...
+
+    def kill(self) -> None:
+        """SIGKILL to it and to all that came of it. Safe at any time."""
+        ...
+
+    async def wait(self) -> int:
+        """Wait for the end and reap it. Returns the exit code, or the negative number of the signal."""
+        ...
+
+    async def close(self) -> None:
+        """Close what is open and remove what it leaves. Call it after `wait`."""
+        ...
+
+
+class BareProcess:
+    """A worker process of its own, with a clean environment, and no other confinement."""
 
     def __init__(
         self, child: subprocess.Popen[bytes], pidfd: int, sock: socket.socket, output: int, folder: str
@@ -45,6 +70,9 @@ class Process:
         self._child = child
         self._pidfd = pidfd
         self._folder = folder
+
+    async def hold(self) -> None:
+        """There are no limits to hold."""
 
     def kill(self) -> None:
         """SIGKILL to the process and to its group. Safe at any time: the pid is not reused before `wait` has reaped."""
@@ -81,6 +109,8 @@ Launcher: TypeAlias = Callable[[WorkerSpec], Awaitable[Process]]
 async def spawn(spec: WorkerSpec) -> Process:
     """Start a fresh interpreter with a clean environment, a private folder and no file descriptors but its own.
 
+    That is no sandbox: for tests, comparisons, and code that an operator trusts.
+
     Raises:
         SandboxUnavailable: not Linux, or a kernel without pidfds (5.3).
     """
@@ -97,7 +127,7 @@ async def spawn(spec: WorkerSpec) -> Process:
         raise SandboxUnavailable(f"cannot start a worker process: {error}", kind="SandboxUnavailable") from error
 
 
-def _start(prefix: str) -> Process:
+def _start(prefix: str) -> BareProcess:
     with ExitStack() as undo:
         folder = tempfile.mkdtemp(prefix=prefix)
         undo.callback(shutil.rmtree, folder, ignore_errors=True)
@@ -116,7 +146,7 @@ def _start(prefix: str) -> Process:
         ours.setblocking(False)
         os.set_blocking(read, False)
         undo.pop_all()
-        return Process(child, pidfd, ours, read, folder)
+        return BareProcess(child, pidfd, ours, read, folder)
 
 
 def _exec(channel: int, output: int, folder: str) -> subprocess.Popen[bytes]:
@@ -129,12 +159,13 @@ def _exec(channel: int, output: int, folder: str) -> subprocess.Popen[bytes]:
         stderr=output,
         pass_fds=(channel,),
         cwd=folder,
-        env=_environment(folder),
+        env=clean_environment(folder),
         start_new_session=True,
     )
 
 
-def _environment(folder: str) -> dict[str, str]:
+def clean_environment(folder: str) -> dict[str, str]:
+    """The few variables that a worker has; none of them is the host's but its time zone."""
     env = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8", "HOME": folder, "TMPDIR": folder}
     if zone := os.environ.get("TZ"):
         env["TZ"] = zone

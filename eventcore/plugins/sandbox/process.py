@@ -19,7 +19,7 @@ from eventcore.plugins.sandbox.channel import Channel
 from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameError, check_from_worker, parse
 from eventcore.plugins.sandbox.inflight import InFlight
 from eventcore.plugins.sandbox.launch import Launcher, Process, host_paths, spawn
-from eventcore.plugins.sandbox.reports import clean, describe_exit
+from eventcore.plugins.sandbox.reports import clean, describe_exit, failure
 from eventcore.plugins.sandbox.requests import Requests, Turn
 from eventcore.plugins.sandbox.spec import WorkerSpec
 
@@ -44,6 +44,8 @@ class ProcessWorker:
     def __init__(self, spec: WorkerSpec, process: Process) -> None:
         self.spec = spec
         self.registered: dict[str, Any] = {}
+        #: Whether it was killed for breaking the channel's rules.
+        self.violated = False
         self._process = process
         self._channel = Channel(process.sock, self._on_frame, self._violation)
         self._calls: dict[int, InFlight] = {}
@@ -241,7 +243,9 @@ class ProcessWorker:
     def _run_over(self, call: InFlight) -> None:
         slug = self.spec.slug
         call.failure = PluginTimeout(
-            f"{slug} did not answer {call.label} within {call.timeout:g} s; its worker was killed", kind="PluginTimeout"
+            f"{slug} did not answer {call.label} within {call.timeout:g} s; its worker was killed",
+            kind="PluginTimeout",
+            limit="time",
         )
         why = f"the worker of {slug} was killed, because {call.label} ran over its time limit beside this call"
         self._end(partial(Interrupted, why, kind="Interrupted"))
@@ -249,14 +253,7 @@ class ProcessWorker:
     def _outcome(self, reply: dict[str, Any]) -> dict[str, Any]:
         if reply["ok"]:
             return {"result": reply["result"], "stdout": reply["stdout"], "stderr": reply["stderr"]}
-        error = reply["error"]
-        raise PluginFailed(
-            clean(error["message"], 4096) or error["kind"],
-            kind=clean(error["kind"], 128),
-            trace=clean(error["trace"], 32 * 1024) or None,
-            output={"stdout": reply["stdout"], "stderr": reply["stderr"]},
-            transient=error["transient"],
-        )
+        raise failure(reply, self.spec)
 
     def _settle(self, call: InFlight) -> None:
         """The call is over: with its reply, or with the failure that is set."""
@@ -332,6 +329,7 @@ class ProcessWorker:
                 tasks.start_soon(self._read)
                 tasks.start_soon(self._drain)
                 tasks.start_soon(self._dispatch)
+                tasks.start_soon(self._process.hold)
                 task_status.started()
                 code = await self._process.wait()
                 self._channel.read_rest()
@@ -363,8 +361,10 @@ class ProcessWorker:
 
     def _violation(self, what: str) -> None:
         text = f"{self.spec.slug} broke the rules of its channel: {what}; its worker was killed"
-        _log.error("%s", text)
-        self._end(partial(PluginFailed, text, kind="ProtocolViolation"))
+        if self._cause is None:
+            self.violated = True
+            _log.error("%s", text)
+        self._end(partial(PluginFailed, text, kind="ProtocolViolation", limit="channel"))
 
     def _end(self, cause: Callable[[], PluginFailed]) -> None:
         """Kill the process; the first cause is what the calls in it are told."""

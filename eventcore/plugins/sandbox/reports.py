@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import signal
 import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+from eventcore.kernel.errors import PluginFailed
+from eventcore.plugins.sandbox.spec import WorkerSpec
 
 
 def clean(text: str, most: int) -> str:
@@ -24,3 +29,20 @@ def describe_exit(code: int | None) -> str:
         return f"was killed by {signal.Signals(-code).name}"
     except ValueError:
         return f"was killed by signal {-code}"
+
+
+def failure(reply: Mapping[str, Any], spec: WorkerSpec) -> PluginFailed:
+    """The error of a call whose code raised. `details["limit"]` says which limit it ran into, where one is known."""
+    error = reply["error"]
+    kind, text, more = clean(error["kind"], 128), clean(error["message"], 4096), {}
+    if kind == "MemoryError" and spec.allow.memory_mb:
+        text = f"{spec.slug} asked for more than its {spec.allow.memory_mb:g} MiB of memory" + (text and f": {text}")
+        more["limit"] = "memory"
+    return PluginFailed(
+        text or kind,
+        kind=kind,
+        trace=clean(error["trace"], 32 * 1024) or None,
+        output={"stdout": reply["stdout"], "stderr": reply["stderr"]},
+        transient=error["transient"],
+        **more,
+    )

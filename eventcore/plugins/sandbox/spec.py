@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from eventcore.kernel.context import DEFAULT_TENANT
 
@@ -32,6 +32,37 @@ class WorkerLimits:
 
 
 @dataclass(frozen=True, slots=True)
+class Allowance:
+    """What a worker may use beyond its own code, the runtime, and a private folder. It begins with nothing.
+
+    Attributes:
+        read: files and folders that it may read.
+        write: folders that it may change as well.
+        cwd: where its code begins; empty: its private folder.
+        programs: programs that it may run; needs a pid namespace.
+        ports: TCP ports that it may connect to; needs Landlock ABI 4.
+        memory_mb: mebibytes that it may take beyond the empty worker; 0 for no limit.
+        cpu_percent: of one core, on the average of some seconds; 0 for no limit.
+        disk_mb: mebibytes of its private folder.
+        threads: threads, and processes if it has programs.
+        isolation: `worker` keeps a warm process for all calls; `call` takes a fresh one for each.
+        full: refuse to run where namespaces are not to be had, instead of running without.
+    """
+
+    read: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
+    cwd: str = ""
+    programs: tuple[str, ...] = ()
+    ports: tuple[int, ...] = ()
+    memory_mb: float = 1024.0
+    cpu_percent: float = 0.0
+    disk_mb: float = 64.0
+    threads: int = 64
+    isolation: Literal["worker", "call"] = "worker"
+    full: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerSpec:
     """Whose code to run, and how.
 
@@ -45,6 +76,8 @@ class WorkerSpec:
         tenant: whose worker it is.
         hooks: names of functions that are hook handlers; every other `on_<event>` subscribes to an event.
         paths: folders to import packages from, behind the standard library; None: the host's site-packages.
+        python: the interpreter, such as that of the plugin's own environment; None: the host's.
+        allow: what it may use.
         version: changes with the content of the plugin's code, so that a supervisor notices.
     """
 
@@ -57,5 +90,7 @@ class WorkerSpec:
     tenant: str = DEFAULT_TENANT
     hooks: frozenset[str] = STANDARD_HOOKS
     paths: tuple[str, ...] | None = None
+    python: str | None = None
+    allow: Allowance = Allowance()
     version: str = ""
     limits: WorkerLimits = WorkerLimits()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import anyio
@@ -15,6 +15,7 @@ from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed
 from eventcore.kernel.ports import Clock, HostApi
+from eventcore.plugins.sandbox.confined import Machine, Sandbox
 from eventcore.plugins.sandbox.launch import Launcher, spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerSpec
@@ -25,6 +26,10 @@ _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 30.0
 #: How often a call that its worker had not begun is handed to the next worker.
 _HAND_OVERS = 3
+#: So often a plugin may break the rules of its channel.
+_STRIKES = 3
+#: Workers for one call each that run at the same time.
+_FRESH = 16
 
 
 class _Start:
@@ -43,6 +48,7 @@ class _Slot:
         self.worker: ProcessWorker | None = None
         self.starting: _Start | None = None
         self.failures = 0
+        self.strikes = 0
         self.not_before = 0.0
         self.retired = False
 
@@ -52,7 +58,8 @@ class Supervisor:
 
     A worker that dies without having been told to is a failure, and so is one that cannot load its plugin. After n
     failures in a row the next start waits 0.1 s * 2^(n-1), at most 30 s; after `max_failures` there is none until
-    `stop` or a changed spec. An answered call ends the row.
+    `stop` or a changed spec. An answered call ends the row. Three workers that broke the rules of their channel, at any
+    time, put the plugin into quarantine, which only `stop` or a changed spec ends.
 
     Args:
         clock: measures the delays.
@@ -66,6 +73,11 @@ class Supervisor:
         self._max_failures = max_failures
         self._slots: dict[tuple[str, str], _Slot] = {}
         self._tasks: TaskGroup | None = None
+        self._fresh = anyio.CapacityLimiter(_FRESH)
+
+    async def machine(self) -> Machine | None:
+        """What this machine's sandbox enforces; None where workers run without."""
+        return await self._launcher.machine() if isinstance(self._launcher, Sandbox) else None
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Be ready; `stack`, which the caller owns, closes it and every worker."""
@@ -88,8 +100,12 @@ class Supervisor:
 
         Raises:
             PluginFailed: of the kind `Degraded`: it failed too often in a row; of the kind `Restarting`: the delay
-                before the next start is longer than `timeout`.
+                before the next start is longer than `timeout`; of the kind `Quarantined`: it broke the rules of its
+                channel three times.
         """
+        if spec.allow.isolation == "call":
+            async with self._fresh_worker(spec, timeout) as worker:
+                return await worker.call(kind, params, timeout=timeout, host=host, context=context)
         for last in range(_HAND_OVERS, -1, -1):
             slot, worker = await self._warm(spec, timeout)
             try:
@@ -108,6 +124,9 @@ class Supervisor:
 
     async def registered(self, spec: WorkerSpec, *, timeout: float = 30) -> dict[str, Any]:
         """What the plugin registered when it was loaded; starts the worker where none is warm."""
+        if spec.allow.isolation == "call":
+            async with self._fresh_worker(spec, timeout) as worker:
+                return worker.registered
         _, worker = await self._warm(spec, timeout)
         return worker.registered
 
@@ -135,6 +154,24 @@ class Supervisor:
             tasks.cancel_scope.cancel()
 
     # Starting
+
+    @asynccontextmanager
+    async def _fresh_worker(self, spec: WorkerSpec, timeout: float) -> AsyncIterator[ProcessWorker]:
+        """A worker of one call's own."""
+        slot = self._slot(spec)
+        self._check_health(slot, timeout)
+        if self._tasks is None:
+            raise EngineClosed("the supervisor of the plugins is not running")
+        async with self._fresh:
+            worker = await ProcessWorker.start(spec, self._tasks, launcher=self._launcher)
+            try:
+                await worker.load()
+                yield worker
+                await worker.close()
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await worker.kill("its call is over")
+                slot.strikes += worker.violated
 
     async def _warm(self, spec: WorkerSpec, timeout: float) -> tuple[_Slot, ProcessWorker]:
         while True:
@@ -164,18 +201,26 @@ class Supervisor:
         return slot
 
     def _begin_start(self, slot: _Slot, timeout: float) -> _Start:
-        slug = slot.spec.slug
-        if slot.failures >= self._max_failures:
-            raise PluginFailed(f"{slug} is degraded: its worker failed {slot.failures} times in a row", kind="Degraded")
-        delay = slot.not_before - self._clock.monotonic()
-        if delay > timeout:
-            raise PluginFailed(f"{slug} is restarted in {delay:.1f} s, after a failure", kind="Restarting")
+        delay = self._check_health(slot, timeout)
         if self._tasks is None:
             raise EngineClosed("the supervisor of the plugins is not running")
         slot.starting = _Start()
         # In a task of its own: the callers share it, and one who is cancelled must not take it from the others.
         self._tasks.start_soon(self._start, self._tasks, slot, slot.starting, delay)
         return slot.starting
+
+    def _check_health(self, slot: _Slot, timeout: float) -> float:
+        """Seconds to wait before the next start, at most `timeout`."""
+        slug = slot.spec.slug
+        if slot.strikes >= _STRIKES:
+            text = f"{slug} is in quarantine: {slot.strikes} of its workers broke the rules of their channel"
+            raise PluginFailed(text, kind="Quarantined", limit="channel")
+        if slot.failures >= self._max_failures:
+            raise PluginFailed(f"{slug} is degraded: its worker failed {slot.failures} times in a row", kind="Degraded")
+        delay = slot.not_before - self._clock.monotonic()
+        if delay > timeout:
+            raise PluginFailed(f"{slug} is restarted in {delay:.1f} s, after a failure", kind="Restarting")
+        return delay
 
     async def _start(self, tasks: TaskGroup, slot: _Slot, starting: _Start, delay: float) -> None:
         starting.error = EngineClosed(f"the start of {slot.spec.slug} was given up: the engine is closing")
@@ -188,6 +233,7 @@ class Supervisor:
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await worker.kill("it could not load its plugin")
+                slot.strikes += worker.violated
                 raise
             if slot.retired:
                 await worker.close()
@@ -209,6 +255,7 @@ class Supervisor:
         """Count a death once, whoever sees it first."""
         if slot.worker is worker:
             slot.worker = None
+            slot.strikes += worker.violated
             self._failed(slot)
 
     def _failed(self, slot: _Slot) -> None:

@@ -19,12 +19,17 @@ _PR_SET_PDEATHSIG = 1
 
 
 def serve(fd: int, host_pid: int) -> None:
+    """Serve without any confinement but resource limits: for trusted code, and to compare with. See `serve_channel`."""
+    _limit_process(host_pid)
+    serve_channel(fd)
+
+
+def serve_channel(fd: int) -> None:
     """Serve the channel on `fd` until the host closes it. Does not return: the process ends.
 
     One thread, one loop. Async handlers run side by side; a plain function runs in the loop's own thread, so one at a
     time, and whatever comes meanwhile waits.
     """
-    _limit_process(host_pid)
     os.set_inheritable(fd, False)
     faulthandler.enable(file=2)
     output.install()

@@ -1,0 +1,56 @@
+"""In words: what a machine's sandbox is made of, what enforces each limit, and what it does not stop."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from eventcore.plugins.sandbox.confined import Machine
+from eventcore.plugins.sandbox.spec import Allowance
+
+#: What no means of the process tier stops. Shown by `eventcore sandbox check` and in the docs.
+NOT_STOPPED: tuple[str, ...] = (
+    "errors in the kernel itself: every worker shares it with the host",
+    "side channels of the processor and its caches",
+    "reading the clock, the kernel's version, and how busy the machine is",
+    "computing within its limits for as long as its calls last",
+    "what the host does with a result: it is data from a stranger",
+)
+_REDUCED = "seeing by stat() that host files exist, and how large they are (only a mount namespace stops that)"
+
+
+def not_stopped(machine: Machine) -> list[str]:
+    """What the sandbox does not stop on this machine."""
+    return [*NOT_STOPPED, *([] if machine.namespaces else [_REDUCED])]
+
+
+def limits(allow: Allowance, machine: Machine, seconds: float) -> list[dict[str, Any]]:
+    """Each limit of a worker, its value, and what enforces it here.
+
+    Args:
+        seconds: the time limit of one call.
+    """
+    view, alone = machine.namespaces, not allow.programs
+    by_network = "seccomp, Landlock" if allow.ports else "seccomp, network namespace" if view else "seccomp"
+    network = "none" if not allow.ports else f"TCP to {', '.join(map(str, allow.ports))}"
+    found = [
+        ("time", f"{seconds:g} s a call", "the host's timer; by pidfd the whole tree is killed"),
+        ("memory", f"{allow.memory_mb:g} MiB" if allow.memory_mb else "", "RLIMIT_AS, RLIMIT_DATA"),
+        ("cpu", f"{allow.cpu_percent:g} % of a core" if allow.cpu_percent else "", "the host, by SIGSTOP and SIGCONT"),
+        ("threads", str(allow.threads), "RLIMIT_NPROC"),
+        ("processes", "none" if alone else str(allow.threads), "seccomp" if alone else "RLIMIT_NPROC, pid namespace"),
+        ("disk", f"{allow.disk_mb:g} MiB", "the size of its tmpfs" if view else "RLIMIT_FSIZE, for each file"),
+        ("files", "its code, what was granted", "Landlock, mount namespace" if view else "Landlock"),
+        ("network", network, by_network),
+    ]
+    return [
+        {"limit": name, "value": value or "no limit", "by": by if value else "nothing"} for name, value, by in found
+    ]
+
+
+def report(machine: Machine) -> dict[str, Any]:
+    """What `eventcore sandbox check` shows."""
+    return {
+        "level": machine.level,
+        "means": [dict(row) for row in machine.means],
+        "not_stopped": not_stopped(machine),
+    }

@@ -1,0 +1,155 @@
+"""Which system calls a worker may make: an allow-list, for only that is a finite answer to a kernel's surface.
+
+What is not on the list fails with EPERM, or ENOSYS where programs know what to do then; calls of another architecture
+and of the x32 table end the process. `rules` is pure; `install` loads a program into the calling thread, for good.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+from dataclasses import dataclass
+
+from eventcore.plugins.sandbox.linux import bpf, calls
+from eventcore.plugins.sandbox.linux.bpf import ALLOW, Masked, Rule
+from eventcore.plugins.sandbox.linux.tables import Arch
+
+_MEMORY = "mmap munmap mremap mprotect madvise msync mincore brk membarrier rseq"
+_FILES = (
+    "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 open openat close close_range lseek stat "
+    "fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64 getcwd chdir "
+    "fchdir dup dup2 dup3 flock fsync fdatasync sync_file_range ftruncate fallocate fadvise64 readahead sendfile "
+    "copy_file_range splice tee mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink "
+    "symlinkat umask statfs fstatfs"
+)
+_WAITING = (
+    "poll ppoll select pselect6 epoll_create epoll_create1 epoll_ctl epoll_wait epoll_pwait epoll_pwait2 eventfd "
+    "eventfd2 signalfd signalfd4 timerfd_create timerfd_settime timerfd_gettime pipe pipe2 futex futex_waitv nanosleep "
+    "clock_nanosleep clock_gettime clock_getres gettimeofday time times sched_yield pause"
+)
+_SIGNALS = (
+    "rt_sigaction rt_sigprocmask rt_sigreturn rt_sigpending rt_sigtimedwait rt_sigsuspend sigaltstack alarm setitimer "
+    "getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete restart_syscall"
+)
+_OWN = (
+    "exit exit_group getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgid getpgrp "
+    "getsid getpriority sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max "
+    "sched_get_priority_min sched_rr_get_interval getrlimit getrusage sysinfo uname getrandom getcpu capget "
+    "set_robust_list get_robust_list set_tid_address"
+)
+#: On sockets that exist: the channel, and pairs that the code makes itself.
+_SOCKETS = "sendto recvfrom sendmsg recvmsg shutdown getsockname getpeername getsockopt setsockopt"
+_SERVED = "connect"
+#: Allowed only where the view has no writable inode of the host: no filesystem but our own scratch.
+_METADATA = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
+_PROGRAMS = "fork vfork execve execveat wait4 waitid setpgid setsid arch_prctl"
+
+#: Programs ask for these, and do without when they are not there.
+_ABSENT = "clone3 openat2 fchmodat2 epoll_pwait2"
+_NO_ATTRIBUTES = (
+    "getxattr lgetxattr fgetxattr listxattr llistxattr flistxattr setxattr lsetxattr fsetxattr removexattr "
+    "lremovexattr fremovexattr"
+)
+#: The last number that the list was made with knowledge of; beyond it a call does not exist.
+_KNOWN = 470
+
+_CLONE_THREAD = 0x10000
+_CLONE_NAMESPACES = 0x7E020000 | 0x80
+_AF_UNIX, _AF_INET, _AF_INET6, _SOCK_STREAM = 1, 2, 10, 1
+_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
+#: TCGETS, FIONREAD, FIONBIO, FIOCLEX, FIONCLEX, TIOCGWINSZ: harmless, and the standard library uses them.
+_IOCTLS = (0x5401, 0x541B, 0x5421, 0x5451, 0x5450, 0x5413)
+#: All but F_SETOWN, F_SETSIG and F_SETOWN_EX, which send signals, and leases, which hold up others.
+_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1031, 1032, 1033, 1034, 36, 37, 38)
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """What beyond the usual a worker may do.
+
+    Attributes:
+        pid: its own id, as it sees it: signals go nowhere else.
+        threads: whether it may start threads.
+        programs: fork and exec; only inside a pid namespace of its own.
+        tcp: socket() and connect() for TCP; which ports is Landlock's part.
+        metadata: chmod and utime.
+        truncate: truncate by path; below Landlock ABI 3 nothing else stops it.
+    """
+
+    pid: int
+    threads: bool = True
+    programs: bool = False
+    tcp: bool = False
+    metadata: bool = True
+    truncate: bool = True
+
+
+def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
+    """The rules, the frequent calls first."""
+    plain = " ".join((_WAITING, _FILES, _MEMORY, _SIGNALS, _OWN, _SOCKETS)).split()
+    plain += _METADATA.split() if allowed.metadata else []
+    plain += ["truncate"] if allowed.truncate else []
+    plain += _PROGRAMS.split() if allowed.programs else []
+    plain += [_SERVED] if allowed.tcp else []
+    absent = set(_ABSENT.split())
+    found = [Rule(arch.calls[n], ALLOW) for n in dict.fromkeys(plain) if n in arch.calls and n not in absent]
+    conditions = _conditional(allowed)
+    found += [Rule(arch.calls[name], ALLOW, rows) for name, rows in conditions.items() if name in arch.calls]
+    found += [Rule(arch.calls[name], bpf.errno(errno.ENOSYS)) for name in _ABSENT.split() if name in arch.calls]
+    found += [Rule(arch.calls[name], bpf.errno(errno.EOPNOTSUPP)) for name in _NO_ATTRIBUTES.split()]
+    return found
+
+
+def _conditional(allowed: Allowed) -> dict[str, bpf.Rows]:
+    # With programs there is a pid namespace, which no signal leaves.
+    me = [] if allowed.programs else [[Masked(0, allowed.pid)]]
+    result: dict[str, bpf.Rows] = {
+        "tgkill": me,
+        "kill": me,
+        "ioctl": [[Masked(1, code)] for code in _IOCTLS],
+        "fcntl": [[Masked(1, code)] for code in _FCNTLS],
+        "prctl": [[Masked(0, code)] for code in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)],
+        "socketpair": [[Masked(0, _AF_UNIX)]],
+        # Reading limits is harmless; setting needs a pointer that the filter cannot look at, so it must be null.
+        "prlimit64": [[Masked(0, 0), Masked(2, 0, 0xFFFFFFFFFFFFFFFF)]],
+    }
+    if allowed.programs:
+        result["clone"] = [[Masked(0, 0, _CLONE_NAMESPACES & ~0x80)]]
+    elif allowed.threads:
+        result["clone"] = [[Masked(0, _CLONE_THREAD, _CLONE_NAMESPACES | _CLONE_THREAD)]]
+    if allowed.tcp:
+        # The type without SOCK_NONBLOCK and SOCK_CLOEXEC; protocol 0 or TCP: MPTCP would pass Landlock's rule by.
+        stream = Masked(1, _SOCK_STREAM, 0xFFFFFFFF & ~0o2004000)
+        result["socket"] = [
+            [Masked(0, family), stream, Masked(2, protocol)] for family in (_AF_INET, _AF_INET6) for protocol in (0, 6)
+        ]
+    return result
+
+
+def program(arch: Arch, allowed: Allowed) -> bytes:
+    """The assembled filter."""
+    return bpf.assemble(
+        arch.audit,
+        rules(arch, allowed),
+        x32=arch.x32,
+        known=_KNOWN,
+        unknown=bpf.errno(errno.ENOSYS),
+        default=bpf.errno(errno.EPERM),
+    )
+
+
+class _Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_char_p))
+
+
+_SET_MODE_FILTER, _TSYNC = 1, 1
+
+
+def install(code: bytes) -> None:
+    """Put the filter in force, for all threads. Needs no_new_privs.
+
+    Raises:
+        OSError: the kernel refuses it.
+    """
+    value = _Program(len(code) // 8, code)
+    calls.syscall("seccomp", _SET_MODE_FILTER, _TSYNC, ctypes.byref(value))

@@ -1,0 +1,90 @@
+"""From what a worker may use to the plan that it is confined by. Pure but for looking at which paths exist."""
+
+from __future__ import annotations
+
+import os
+import sysconfig
+from functools import cache
+from pathlib import Path
+
+from eventcore.plugins.sandbox.confine import Plan
+from eventcore.plugins.sandbox.launch import host_paths
+from eventcore.plugins.sandbox.probe import reserved_uid
+from eventcore.plugins.sandbox.spec import WorkerSpec
+
+_MIB = 1 << 20
+_PACKAGE = Path(__file__).resolve().parents[2]
+#: What C libraries, time zones and TLS need. Nothing in them is a secret: keys lie elsewhere beneath /etc/ssl.
+_SYSTEM = (
+    "/lib",
+    "/lib64",
+    "/usr/lib",
+    "/usr/lib64",
+    "/usr/local/lib",
+    "/usr/share/zoneinfo",
+    "/usr/share/ca-certificates",
+    "/etc/ld.so.cache",
+    "/etc/localtime",
+    "/etc/mime.types",
+    "/etc/ssl/certs",
+    "/etc/ssl/openssl.cnf",
+    "/etc/pki/tls/certs",
+)
+
+
+@cache
+def runtime_paths() -> tuple[str, ...]:
+    """What Python itself needs: its library, the system's libraries, and our own package."""
+    paths = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+    config = sysconfig.get_config_var("LIBDIR")
+    paths += [config] if config else []
+    found = [*paths, *_SYSTEM, str(_PACKAGE)]
+    return tuple(dict.fromkeys(path for path in found if os.path.exists(path)))
+
+
+def make_plan(spec: WorkerSpec, *, namespaces: bool, abi: int, folder: str) -> Plan:
+    """The plan for a worker on a machine that has these means.
+
+    Args:
+        folder: where the private folder is, if there is no view.
+    """
+    allow = spec.allow
+    packages = host_paths() if spec.paths is None else spec.paths
+    read = (*runtime_paths(), *packages, str(spec.dir.absolute()), *allow.read)
+    read = tuple(path for path in dict.fromkeys(read) if os.path.exists(path))
+    uid = reserved_uid(f"{spec.tenant}/{spec.slug}")
+    if uid is not None and not namespaces and not all(map(open_to_others, (*read, *allow.write))):
+        uid = None  # without a view of its own it could not even read its code; capabilities it loses all the same
+    mine = (str(spec.dir.absolute()), *allow.read) if namespaces and uid is not None else ()
+    return Plan(
+        slug=spec.slug,
+        namespaces=namespaces,
+        uid=uid,
+        read=read,
+        write=allow.write,
+        cwd=allow.cwd,
+        own=tuple(path for path in mine if os.path.exists(path) and not _open(path)),
+        programs=allow.programs,
+        ports=allow.ports,
+        folder=folder,
+        memory=int(allow.memory_mb * _MIB),
+        disk=int(allow.disk_mb * _MIB),
+        threads=allow.threads,
+        abi=abi,
+    )
+
+
+def open_to_others(path: str) -> bool:
+    """Whether any user can reach a path and read it."""
+    place = Path(path).resolve()
+    if not place.stat().st_mode & 0o004:
+        return False
+    return all(parent.stat().st_mode & 0o001 for parent in place.parents)
+
+
+def _open(path: str) -> bool:
+    """Whether any user can read what stands directly in a folder; a guess that saves a mount of a special kind."""
+    if not os.path.isdir(path):
+        return bool(os.stat(path).st_mode & 0o004)
+    with os.scandir(path) as entries:
+        return os.stat(path).st_mode & 0o005 == 0o005 and all(one.stat().st_mode & 0o004 for one in entries)

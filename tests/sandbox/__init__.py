@@ -1,0 +1,1 @@
+"""The sandbox on this machine's kernel."""

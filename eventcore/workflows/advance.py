@@ -8,7 +8,7 @@ from eventcore.kernel.errors import InvalidInput
 from eventcore.workflows.decision import MAX_GATHERED, Decision
 from eventcore.workflows.definition import MAX_ITEMS
 from eventcore.workflows.plan import StepPlan
-from eventcore.workflows.state import SETTLED, UNDO, StepState, parent_of
+from eventcore.workflows.state import SETTLED, UNDO, StepState, alive, parent_of
 from eventcore.workflows.ticks import Call, End, Listen, Publish, Wait
 from eventcore.workflows.undo import begin_undoing, undo_next
 
@@ -41,7 +41,8 @@ def advance(decision: Decision, at: float) -> None:
 def _back(decision: Decision, at: float) -> None:
     """Cancelled or failed: wait for children to end, then undo."""
     if decision.state.phase == "cancelling":
-        if any(step.status == "waiting" for step in decision.state.steps.values()):
+        steps = decision.state.steps
+        if any(step.status == "waiting" and alive(decision.state, path) for path, step in steps.items()):
             return
         outcome = decision.state.outcome or {}
         begin_undoing(decision, outcome["status"], outcome["error"])

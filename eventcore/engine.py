@@ -13,6 +13,7 @@ from eventcore.kernel.ports import Clock, Metrics, Secrets, Store
 from eventcore.kernel.settings import Settings
 from eventcore.plugins.face import Plugins
 from eventcore.workflows.face import Workflows
+from eventcore.workflows.gate import Gate
 from eventcore.workflows.runner import Runner
 
 
@@ -40,6 +41,7 @@ class Engine:
     plugins: Plugins
     workflows: Workflows
     runner: Runner
+    gate: Gate
     problems: list[str]
 
     @property

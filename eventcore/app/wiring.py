@@ -46,9 +46,13 @@ from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
 from eventcore.workflows.face import Workflows
+from eventcore.workflows.gate import Gate
 from eventcore.workflows.launch import Launcher
+from eventcore.workflows.listening import Listeners
+from eventcore.workflows.otherwork import OtherWork
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.runner import LEASE, Runner
+from eventcore.workflows.schedules import Scheduler
 from eventcore.workflows.scribe import Scribe
 
 log = logging.getLogger("eventcore")
@@ -153,7 +157,7 @@ async def _assemble(base: _Base, stack: AsyncExitStack, alone: bool) -> Engine:
     bus.contributors.append(launcher)
     calls = _calls(base, bus, supervisor, launcher)
     bus.responder = calls.respond
-    workflows, runner = _workflows(base, bus, calls, definitions, scribe, launcher)
+    workflows, runner, gate = _workflows(base, bus, calls, hooks, definitions, scribe, launcher)
     plugins = _plugins(base, bus, hooks, calls, supervisor, runner)
     archive = Archive(store=base.store, clock=base.clock, metrics=base.metrics, **base.settings.history.model_dump())
     await bus.start(stack, tasks)
@@ -175,6 +179,7 @@ async def _assemble(base: _Base, stack: AsyncExitStack, alone: bool) -> Engine:
         plugins=plugins,
         workflows=workflows,
         runner=runner,
+        gate=gate,
         problems=[],
     )
     if not base.options.quiet:
@@ -189,6 +194,9 @@ async def _drive(engine: Engine, stack: AsyncExitStack, alone: bool) -> None:
     driving = await stack.enter_async_context(anyio.create_task_group())
     stack.callback(driving.cancel_scope.cancel)
     await engine.runner.start(stack, driving)
+    await engine.gate.start(stack, driving)
+    if engine.workflows.schedules is not None:
+        await engine.workflows.schedules.start(stack, driving)
     engine.bus.durables.start(driving, alone=alone)
     driving.start_soon(engine.archive.run, name="eventcore history")
     if engine.settings.hooks.reload:
@@ -228,9 +236,12 @@ def _calls(base: _Base, bus: Bus, supervisor: Supervisor, launcher: Launcher) ->
 
 
 def _workflows(
-    base: _Base, bus: Bus, calls: Calls, definitions: Registry, scribe: Scribe, launcher: Launcher
-) -> tuple[Workflows, Runner]:
+    base: _Base, bus: Bus, calls: Calls, hooks: Hooks, definitions: Registry, scribe: Scribe, launcher: Launcher
+) -> tuple[Workflows, Runner, Gate]:
     faults = base.options.faults
+    listeners, others = Listeners(), OtherWork(definitions, launcher, hooks, base.secrets)
+    bus.contributors.append(listeners)
+    gate = Gate(base.store, bus.commit, base.clock, definitions, launcher)
     workflows = Workflows(
         registry=definitions,
         launcher=launcher,
@@ -241,6 +252,7 @@ def _workflows(
         context=bus.context,
         reach=faults.reach,
         staging=bus.staging,
+        announce=bus.announce,
     )
     runner = Runner(
         owner=base.owner,
@@ -254,9 +266,24 @@ def _workflows(
         registry=definitions,
         scribe=scribe,
         launcher=launcher,
-        on_end=workflows.ended,
+        others=others.table(),
+        listeners=listeners,
+        queued=gate.add,
+        on_end=gate.ended(workflows.ended),
     )
-    return workflows, runner
+    gate.cancel = runner.ask
+    workflows.runner = workflows.verbs.runner = runner
+    workflows.schedules = Scheduler(
+        store=base.store,
+        commit=bus.commit,
+        clock=base.clock,
+        ids=base.ids,
+        registry=definitions,
+        launcher=launcher,
+        tenant=base.tenant,
+        ask=runner.ask,
+    )
+    return workflows, runner, gate
 
 
 def _plugins(base: _Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner) -> Plugins:

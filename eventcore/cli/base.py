@@ -89,6 +89,17 @@ def face(function: F) -> F:
     return json_option(home_option(function))
 
 
+def format_option(function: F) -> F:
+    """`--format` of commands that draw a graph."""
+    return click.option(
+        "--format",
+        type=click.Choice(["text", "mermaid", "svg"]),
+        default="text",
+        show_default=True,
+        help="What to draw it as.",
+    )(function)
+
+
 class JsonText(click.ParamType):  # type: ignore[type-arg]  # generic in newer clicks only
     """JSON on the command line.
 

@@ -26,7 +26,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "workflows": ("workflows", "List, check and start workflows."),
     "backup": ("backup", "Copy everything recorded to a new file, while work goes on."),
     "restore": ("restore", "Bring a backup into an empty home."),
-    "runs": ("runs", "Look at runs of workflows and their steps."),
+    "runs": ("runverbs", "Look at runs of workflows and their steps."),
+    "approvals": ("approvals", "See what runs wait for your decision, and decide."),
+    "schedules": ("schedules", "See when workflows start by the clock; pause that, or start one now."),
 }
 
 

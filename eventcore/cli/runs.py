@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from eventcore.cli.base import Suggesting, examples, face
+from eventcore.cli.base import FAILED, Suggesting, examples, face, format_option
 
 
 @click.group(name="runs", cls=Suggesting, epilog=examples("eventcore runs list --status failed"))
@@ -55,6 +55,53 @@ def show(run: str, as_json: bool) -> None:
         print_json(found)
     else:
         print_run(found)
+
+
+@command.command("graph", epilog=examples("eventcore runs graph 01980c5e-7b7e-7000-8000-000000000000"))
+@click.argument("run", metavar="ID")
+@format_option
+@face
+def graph(run: str, format: str, as_json: bool) -> None:
+    """Draw a run: its definition, with how far each step has come."""
+    from eventcore.cli.graphs import print_graph
+    from eventcore.cli.session import connect
+
+    with connect(quiet=True) as session:
+        found = session.call("runs.graph", {"id": run, "format": format})
+    print_graph(found, as_json)
+
+
+@command.command("diff", epilog=examples("eventcore runs diff 01980c5e-7b7e-7000-8000-000000000000"))
+@click.argument("run", metavar="ID")
+@face
+def diff(run: str, as_json: bool) -> None:
+    """Compare the definition that a run keeps with the one that its workflow has now.
+
+    Nothing changes by looking. `means` tells what a fork of the run onto the new definition would do with each step.
+    """
+    from eventcore.cli.graphs import print_diff
+    from eventcore.cli.output import print_json
+    from eventcore.cli.session import connect
+
+    with connect(quiet=True) as session:
+        found = session.call("runs.diff", {"id": run})
+    print_json(found) if as_json else print_diff(found)
+
+
+@command.command("watch", epilog=examples("eventcore runs watch 01980c5e-7b7e-7000-8000-000000000000"))
+@click.argument("run", metavar="ID")
+@click.option("--timeout", type=click.FloatRange(0), default=86400.0, show_default=True, metavar="SECONDS")
+@face
+def watch(run: str, timeout: float, as_json: bool) -> None:
+    """Follow a run to its end. Ends with 1 if it is not completed then. With --json one line for each step event."""
+    from eventcore.cli.graphs import follow
+    from eventcore.cli.session import connect
+
+    with connect() as session:
+        session.drain = 0
+        over = follow(session.stream("runs.watch", {"id": run, "timeout": timeout}), as_json)
+    if over["status"] != "completed":
+        raise click.exceptions.Exit(FAILED)
 
 
 def print_run(run: Mapping[str, Any]) -> None:

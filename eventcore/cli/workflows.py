@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from eventcore.cli.base import FAILED, JsonText, Suggesting, examples, face
+from eventcore.cli.base import FAILED, JsonText, Suggesting, examples, face, format_option, json_option
 
 
 @click.group(name="workflows", cls=Suggesting, epilog=examples("eventcore workflows start triage_message"))
@@ -86,16 +86,18 @@ def validate(path: Path | None, as_json: bool) -> None:
 
 
 def _checked(files: list[Path]) -> Iterator[dict[str, Any]]:
+    from eventcore.cli.surroundings import surroundings
     from eventcore.kernel.errors import EventCoreError, InvalidFile
-    from eventcore.workflows.registry import Registry
+    from eventcore.workflows.lint import check_file
 
-    registry = Registry()
+    around = surroundings(files)
     slugs: dict[str, Path] = {}
     for file in files:
         report: dict[str, Any] = {"path": str(file), "name": file.stem, "problems": []}
         try:
-            plan = registry.compile(file)
+            plan, found = check_file(file, around)
             report |= {"name": plan.slug, "definition": plan.workflow.as_dict()}
+            report["problems"] += [problem.as_dict() for problem in found]
             if (other := slugs.setdefault(plan.slug, file)) != file:
                 report["problems"].append(_problem(file, f"has the slug of {other}"))
         except InvalidFile as error:
@@ -107,6 +109,36 @@ def _checked(files: list[Path]) -> Iterator[dict[str, Any]]:
 
 def _problem(file: Path, message: str) -> dict[str, Any]:
     return {"file": str(file), "line": None, "key": "", "message": message, "severity": "error"}
+
+
+@command.command("schema", epilog=examples("eventcore workflows schema > .vscode/eventcore-workflow.json"))
+@json_option
+def schema(as_json: bool) -> None:
+    """Print the JSON Schema of workflow files, for editors. Needs no home; a schema is JSON with and without --json."""
+    from eventcore.cli.output import print_json
+    from eventcore.workflows.schema import json_schema
+
+    print_json(json_schema())
+
+
+@command.command(
+    "graph",
+    epilog=examples(
+        "eventcore workflows graph triage_message",
+        "eventcore workflows graph triage_message --format svg > triage.svg",
+    ),
+)
+@click.argument("slug")
+@format_option
+@face
+def graph(slug: str, format: str, as_json: bool) -> None:
+    """Draw the steps of a workflow, for the terminal, as Mermaid or as SVG."""
+    from eventcore.cli.graphs import print_graph
+    from eventcore.cli.session import connect
+
+    with connect(quiet=True) as session:
+        found = session.call("workflows.graph", {"slug": slug, "format": format})
+    print_graph(found, as_json)
 
 
 @command.command(

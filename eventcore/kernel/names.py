@@ -19,7 +19,10 @@ _SLUG = re.compile(r"[a-z0-9][a-z0-9_-]*")
 CORE_EVENTS = frozenset(
     {
         *("workflow_started", "workflow_completed", "workflow_failed", "workflow_cancelled"),
-        *("step_started", "step_completed", "step_failed", "step_retrying"),
+        *("step_started", "step_completed", "step_failed", "step_retrying", "step_waiting"),
+        *("workflow_queued", "workflow_paused", "workflow_resumed"),
+        *("workflow_cancelling", "workflow_undoing", "workflow_retried"),
+        *("workflow_signalled", "approval_requested", "approval_decided", "compensation_failed"),
         *("plugin_installed", "plugin_uninstalled", "plugin_loaded", "plugin_unloaded", "plugin_enabled"),
         *("plugin_disabled", "plugin_degraded", "plugin_updated", "plugin_reloaded", "plugin_failed"),
         *("plugin_error", "plugin_called", "trigger_failed", "permission_denied", "hook_completed"),

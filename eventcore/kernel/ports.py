@@ -26,6 +26,7 @@ from eventcore.kernel.records import (
     Guard,
     JournalEntry,
     Key,
+    Listening,
     LogEntry,
     Memory,
     PluginState,
@@ -227,6 +228,10 @@ class Store(ABC):
         """When the earliest timer is due, or None."""
 
     @abstractmethod
+    async def listening(self, after: str = "", limit: int = 1000) -> list[Listening]:
+        """Steps that wait for events, by id, from the id after `after` on."""
+
+    @abstractmethod
     async def key(self, tenant: str, scope: str, key: str, now: float) -> Key | None:
         """An idempotency key that has not expired at `now`."""
 
@@ -276,11 +281,12 @@ class Store(ABC):
         """Audit entries, newest first."""
 
     @abstractmethod
-    async def claim(self, owner: str, now: float, lease: float, limit: int = 100) -> list[Run]:
+    async def claim(self, owner: str, now: float, lease: float, limit: int = 100, run: str | None = None) -> list[Run]:
         """Take over live runs that nobody holds or whose lease has ended at `now`.
 
         Each claimed run's fence rises by one, its owner becomes `owner` and its lease ends at `now + lease` (seconds),
         in one transaction. Runs that `owner` holds already are not returned. Paused runs are not claimed.
+        With `run` only this one is: whatever its status, and also if `owner` holds it already.
         """
 
     @abstractmethod

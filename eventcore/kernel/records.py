@@ -118,6 +118,18 @@ class Timer:
 
 
 @dataclass(frozen=True, slots=True)
+class Listening:
+    """A run's step waits for an event of this type or pattern; `raw` says what of it must fit."""
+
+    id: str
+    tenant: str
+    run: str
+    path: str
+    event: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Key:
     """An idempotency key and what was done under it.
 
@@ -246,6 +258,8 @@ class Batch:
     definitions: list[Definition] = field(default_factory=list)
     timers: list[Timer] = field(default_factory=list)
     timers_done: list[str] = field(default_factory=list)
+    listening: list[Listening] = field(default_factory=list)
+    listening_done: list[str] = field(default_factory=list)
     keys: list[Key] = field(default_factory=list)
     cursors: list[Cursor] = field(default_factory=list)
     cursors_begun: list[Cursor] = field(default_factory=list)

@@ -52,3 +52,40 @@ async def wait(engine: Engine, id: str, timeout: float = 60.0) -> dict[str, Any]
     handle = await engine.workflows.run(id)
     await handle.over(timeout)
     return run_row(await handle.row())
+
+
+async def signal(engine: Engine, id: str, signal: str, data: Any = None) -> dict[str, Any]:
+    """Tell a run something that a step waits for, or will."""
+    await engine.workflows.signal(id, signal, data)
+    return run_row(await (await engine.workflows.run(id)).row())
+
+
+async def pause(engine: Engine, id: str, reason: str = "") -> dict[str, Any]:
+    """Steps in flight finish, nothing new starts."""
+    return run_row(await engine.workflows.pause(id, reason))
+
+
+async def resume(engine: Engine, id: str) -> dict[str, Any]:
+    """Let a paused run go on."""
+    return run_row(await engine.workflows.resume(id))
+
+
+async def cancel(engine: Engine, id: str, reason: str = "") -> dict[str, Any]:
+    """Stop a run, its children first, and undo what it finished."""
+    return run_row(await engine.workflows.cancel(id, reason))
+
+
+async def terminate(engine: Engine, id: str, reason: str = "") -> dict[str, Any]:
+    """Stop a run at once; nothing is undone."""
+    return run_row(await engine.workflows.terminate(id, reason))
+
+
+async def retry(engine: Engine, id: str, same_key: bool = False) -> dict[str, Any]:
+    """Go on from the failed steps."""
+    return run_row(await engine.workflows.retry(id, same_key=same_key))
+
+
+async def fork(engine: Engine, id: str, step: str, definition: str = "old") -> dict[str, Any]:
+    """A new run from one step of an old one on."""
+    handle = await engine.workflows.fork(id, step, definition=definition)
+    return run_row(await handle.row())

@@ -11,7 +11,21 @@ from eventcore.engine import Engine
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, NotFound
 from eventcore.kernel.names import did_you_mean
-from eventcore.operations import chat, deadletters, events, history, hooks, plugins, replays, runs, status, workflows
+from eventcore.operations import (
+    approvals,
+    chat,
+    deadletters,
+    events,
+    history,
+    hooks,
+    looks,
+    plugins,
+    replays,
+    runs,
+    schedules,
+    status,
+    workflows,
+)
 
 Send = Callable[[Any], Awaitable[None]]
 Operation = Callable[..., Awaitable[Any]]
@@ -55,9 +69,27 @@ OPERATIONS: dict[str, Operation] = {
     "workflows.list": workflows.list_workflows,
     "workflows.show": workflows.show,
     "workflows.start": workflows.start,
+    "workflows.schema": looks.schema,
+    "workflows.graph": looks.workflow_graph,
     "runs.list": runs.list_runs,
     "runs.show": runs.show,
     "runs.wait": runs.wait,
+    "runs.watch": looks.watch,
+    "runs.graph": looks.run_graph,
+    "runs.diff": looks.run_diff,
+    "runs.signal": runs.signal,
+    "runs.pause": runs.pause,
+    "runs.resume": runs.resume,
+    "runs.cancel": runs.cancel,
+    "runs.terminate": runs.terminate,
+    "runs.retry": runs.retry,
+    "runs.fork": runs.fork,
+    "approvals.list": approvals.list_approvals,
+    "approvals.approve": approvals.approve,
+    "approvals.deny": approvals.deny,
+    "schedules.list": schedules.list_schedules,
+    "schedules.pause": schedules.pause,
+    "schedules.run": schedules.run,
 }
 
 

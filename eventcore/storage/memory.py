@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from copy import copy
-from dataclasses import replace
 from itertools import islice
 
 import anyio.lowlevel
@@ -16,7 +15,6 @@ from eventcore.kernel.event import Event, after
 from eventcore.kernel.faults import NoFaults
 from eventcore.kernel.ports import CommitListener, Faults, Store
 from eventcore.kernel.records import (
-    LIVE,
     Audit,
     Batch,
     Cursor,
@@ -27,177 +25,22 @@ from eventcore.kernel.records import (
     Guard,
     JournalEntry,
     Key,
-    LogEntry,
+    Listening,
     Memory,
     PluginState,
     Run,
-    RunMove,
     RunQuery,
     Schedule,
     Timer,
 )
 from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, ordered
 from eventcore.storage.admission import admit
-from eventcore.storage.blobs import Blobs
-from eventcore.storage.matching import holds_words, matcher, matches_one, page_size, span_of, status_of, words_of
+from eventcore.storage.matching import holds_words, matcher, page_size, span_of, status_of, words_of
+from eventcore.storage.tables import Tables
 from eventcore.storage.watchers import Watchers
 
 #: About what an event takes besides its payload, in bytes.
 _ROW_BYTES = 1000
-
-
-class _Tables:
-    """The rows, and how a batch changes them. Implements `eventcore.storage.admission.View`."""
-
-    def __init__(self) -> None:
-        # Entry n of the log has position n + 1. None: it was pruned; positions are never given again.
-        self.log: list[LogEntry | None] = []
-        # Indexes of step events that have left the history.
-        self.hidden: set[int] = set()
-        self.by_id: dict[str, list[int]] = defaultdict(list)
-        self.by_run: dict[str, list[int]] = defaultdict(list)
-        self.runs: dict[str, Run] = {}
-        # The runs with something left to do: few, while `runs` only grows.
-        self.live: dict[str, Run] = {}
-        self.definitions: dict[str, Definition] = {}
-        self.timers: dict[str, Timer] = {}
-        self.keys: dict[tuple[str, str, str], Key] = {}
-        self.cursors: dict[tuple[str, str], Cursor] = {}
-        # Owner (None: given up), fence, end of the lease.
-        self.claims: dict[tuple[str, str], tuple[str | None, int, float]] = {}
-        self.deliveries: dict[tuple[str, str, int], Delivery] = {}
-        self.dead_letters: dict[str, DeadLetter] = {}
-        self.plugin_states: dict[tuple[str, str], PluginState] = {}
-        self.memory: dict[str, Memory] = {}
-        self.schedules: dict[str, Schedule] = {}
-        self.audit: list[Audit] = []
-        self.blobs = Blobs()
-
-    def run_head(self, run: str) -> tuple[int, int] | None:
-        row = self.runs.get(run)
-        return None if row is None else (row.version, row.fence)
-
-    def key_expiry(self, key: tuple[str, str, str]) -> float | None:
-        row = self.keys.get(key)
-        return None if row is None else row.expires
-
-    def cursor_position(self, tenant: str, name: str) -> int:
-        row = self.cursors.get((tenant, name))
-        return 0 if row is None else row.position
-
-    def cursor_fence(self, tenant: str, name: str) -> int | None:
-        owner, fence, _ = self.claims.get((tenant, name), (None, 0, 0.0))
-        return None if owner is None else fence
-
-    def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
-        return sum(
-            run.status in ("running", "waiting")
-            and (run.tenant, run.slug) == (tenant, slug)
-            and (limit_key is None or run.limit_key == limit_key)
-            for run in self.live.values()
-        )
-
-    def prunable(self, request: Prune) -> Iterator[int]:
-        """Indexes of what may be removed, oldest first; see `Prune`."""
-        passed: dict[str, int] = {}
-        for cursor in self.cursors.values():
-            passed[cursor.tenant] = min(cursor.position, passed.get(cursor.tenant, cursor.position))
-        held = {row.position for row in self.deliveries.values()} | {row.position for row in self.dead_letters.values()}
-        for index, event in self.shown(range(len(self.log))):
-            if (
-                (request.tenant in (None, event.tenant))
-                and (request.before is None or event.at < request.before)
-                and (not request.patterns or matches_one(request.patterns, event.type))
-                and not matches_one(request.keep, event.type)
-                and index < passed.get(event.tenant, index + 1)
-                and index + 1 not in held
-                and event.run not in self.live
-            ):
-                yield index
-
-    def apply(self, batch: Batch) -> int:
-        """Store the batch; return what `commit` returns. Removals come before additions, as in every backend."""
-        first = len(self.log) + 1 if batch.log else len(self.log)
-        for entry in batch.log:
-            self._append(entry)
-        self._apply_runs(batch.runs, batch.moves)
-        self._apply_removals(batch)
-        self.definitions.update((row.hash, row) for row in batch.definitions)
-        self.timers.update((row.id, row) for row in batch.timers)
-        self.keys.update(((row.tenant, row.scope, row.key), row) for row in batch.keys)
-        for begun in batch.cursors_begun:
-            self.cursors.setdefault((begun.tenant, begun.name), begun)
-        self.cursors.update(((row.tenant, row.name), row) for row in batch.cursors)
-        self.deliveries.update(((row.tenant, row.subscription, row.position), row) for row in batch.deliveries)
-        self.dead_letters.update((row.id, row) for row in batch.dead_letters)
-        self.plugin_states.update(((row.tenant, row.plugin), row) for row in batch.plugin_states)
-        self.memory.update((row.id, row) for row in batch.memory)
-        self.schedules.update((row.id, row) for row in batch.schedules)
-        self.audit.extend(batch.audit)
-        return first
-
-    def _append(self, entry: LogEntry) -> None:
-        index = len(self.log)
-        self.log.append(entry)
-        if isinstance(entry, JournalEntry):
-            self.by_run[entry.event.run or ""].append(index)
-            entry = entry.event
-        else:
-            self.blobs.add(entry)
-        self.by_id[entry.id].append(index)
-
-    def _apply_runs(self, runs: Iterable[Run], moves: Iterable[RunMove]) -> None:
-        for run in runs:
-            self._put_run(copy(run))
-        for move in moves:
-            run = self.runs[move.id]
-            run.status, run.version, run.updated = move.status, move.version, move.updated
-            run.raw_output, run.raw_error = move.raw_output, move.raw_error
-            self._put_run(run)
-
-    def _put_run(self, run: Run) -> None:
-        self.runs[run.id] = run
-        if run.status in LIVE:
-            self.live[run.id] = run
-        else:
-            self.live.pop(run.id, None)
-
-    def _apply_removals(self, batch: Batch) -> None:
-        for timer in batch.timers_done:
-            self.timers.pop(timer, None)
-        for delivery in batch.deliveries_done:
-            self.deliveries.pop(delivery, None)
-        for letter in batch.dead_letters_done:
-            self.dead_letters.pop(letter, None)
-        for schedule in batch.schedules_done:
-            self.schedules.pop(schedule, None)
-
-    def give_up(self, cursor: tuple[str, str]) -> None:
-        self.claims[cursor] = (None, self.claims[cursor][1], 0.0)
-
-    def event_at(self, index: int) -> Event:
-        """The log entry as an event of its own: nobody can change what the store holds through it."""
-        entry = self.log[index]
-        assert entry is not None
-        event = entry.event if isinstance(entry, JournalEntry) else entry
-        return replace(event, position=index + 1, _data=[])
-
-    def shown(self, indexes: Iterable[int]) -> Iterator[tuple[int, Event]]:
-        """The events of the history at these indexes, as they are in the log."""
-        for index in indexes:
-            entry = self.log[index]
-            if entry is not None and index not in self.hidden:
-                yield index, entry.event if isinstance(entry, JournalEntry) else entry
-
-    def remove(self, index: int) -> None:
-        """Take an event out of the history; of a step event the journal keeps the row."""
-        entry = self.log[index]
-        if isinstance(entry, JournalEntry):
-            self.hidden.add(index)
-        elif entry is not None:
-            self.blobs.remove(entry)
-            self.by_id[entry.id].remove(index)
-            self.log[index] = None
 
 
 class MemoryStore(Store):
@@ -211,7 +54,7 @@ class MemoryStore(Store):
 
     def __init__(self, faults: Faults | None = None) -> None:
         self._faults = faults or NoFaults()
-        self._tables = _Tables()
+        self._tables = Tables()
         self._watchers = Watchers()
         self._users = 0
 
@@ -222,7 +65,7 @@ class MemoryStore(Store):
     def _leave(self) -> None:
         self._users -= 1
 
-    async def _open(self) -> _Tables:
+    async def _open(self) -> Tables:
         """The rows, after a checkpoint: on trio and asyncio alike every call lets others run."""
         await anyio.lowlevel.checkpoint()
         if not self._users:
@@ -331,6 +174,10 @@ class MemoryStore(Store):
     async def next_timer(self) -> float | None:
         return min((row.due for row in (await self._open()).timers.values()), default=None)
 
+    async def listening(self, after: str = "", limit: int = 1000) -> list[Listening]:
+        rows = sorted((await self._open()).listening.items())
+        return [row for name, row in rows if name > after][: page_size(limit)]
+
     async def key(self, tenant: str, scope: str, key: str, now: float) -> Key | None:
         row = (await self._open()).keys.get((tenant, scope, key))
         return row if row is not None and row.expires > now else None
@@ -372,17 +219,21 @@ class MemoryStore(Store):
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         return (await self._open()).dead_letters.get(letter_id)
 
-    async def claim(self, owner: str, now: float, lease: float, limit: int = 100) -> list[Run]:
-        live = (await self._open()).live
+    async def claim(self, owner: str, now: float, lease: float, limit: int = 100, run: str | None = None) -> list[Run]:
+        tables = await self._open()
+        named = [one for one in [tables.runs.get(run or "")] if one]
         free = (
-            run
-            for _, run in sorted(live.items())
-            if run.status != "paused" and (run.owner is None or (run.owner != owner and run.lease_until <= now))
+            one
+            for one in (named if run is not None else [one for _, one in sorted(tables.live.items())])
+            if one.owner is None
+            or (one.owner != owner and one.lease_until <= now)
+            or (run is not None and one.owner == owner)
+            if run is not None or one.status != "paused"
         )
         claimed = list(islice(free, page_size(limit)))
-        for run in claimed:
-            run.owner, run.fence, run.lease_until = owner, run.fence + 1, now + lease
-        return [copy(run) for run in claimed]
+        for one in claimed:
+            one.owner, one.fence, one.lease_until = owner, one.fence + 1, now + lease
+        return [copy(one) for one in claimed]
 
     async def renew(self, owner: str, now: float, lease: float) -> int:
         tables = await self._open()

@@ -6,7 +6,7 @@ YAML, a mapping, and Python code make the same model. `plan.py` compiles it into
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -29,7 +29,10 @@ MAX_STEPS = 1000
 _MAX_DURATION = 100 * 366 * 86400
 _DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _STEP_ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
-STEP_KINDS = ("plugin", "emit", "sleep")
+STEP_KINDS = ("plugin", "workflow", "emit", "wait_for", "approve", "sleep", "hook", "steps")
+UNDO_KINDS = ("plugin", "workflow", "emit")
+#: The most items that one `foreach` goes through.
+MAX_ITEMS = 10_000
 
 
 def seconds(value: Any) -> float:
@@ -66,7 +69,8 @@ class Retry(_Model):
     """When a step's failure is tried again.
 
     `attempts` counts all tries. The wait before try n+1 is `initial` (constant) or `initial * 2**(n-1)` (exponential),
-    at most `max` seconds, and with `jitter` a random part of that ("full jitter").
+    at most `max` seconds, and with `jitter` a random part of that ("full jitter"). `on_exhausted: pause` pauses the run
+    when no try is left: `runs resume` then gives the step a fresh budget.
     """
 
     attempts: int = Field(3, ge=1, le=100)
@@ -76,34 +80,130 @@ class Retry(_Model):
     jitter: bool = True
     only: tuple[str, ...] = ()
     unless: tuple[str, ...] = ()
+    on_exhausted: Literal["fail", "pause"] = "fail"
+
+
+class WaitFor(_Model):
+    """An event that a step waits for, the run's past since its start included.
+
+    `match` maps paths into the event (`run`, `order.id` mean `data.run`, `data.order.id`; `event.actor` the envelope)
+    to values. `signal` waits for `runs signal` instead of an event. The output is the event, of a signal its data.
+    """
+
+    event: str | None = None
+    signal: str | None = None
+    match: dict[str, Any] = Field(default_factory=dict)
+    timeout: Duration | None = None
+    on_timeout: Literal["fail", "continue"] = "fail"
+
+
+class Approve(_Model):
+    """A person's yes or no. Any of `roles` may decide; no roles: the operator. The output tells who, when and why."""
+
+    message: str = ""
+    roles: tuple[str, ...] = ()
+    timeout: Duration | None = None
+    on_timeout: Literal["fail", "continue"] = "fail"
+
+
+class Compensate(_Model):
+    """What undoes a finished step when its run fails or is cancelled. Sees the step's `output`."""
+
+    plugin: str | None = None
+    workflow: str | None = None
+    emit: str | None = None
+    with_: Any = Field(None, alias="with")
+    retry: Retry = Retry(attempts=5)
+    timeout: Duration | None = None
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind in UNDO_KINDS if getattr(self, kind) is not None]
+
+
+def _approve(value: Any) -> Any:
+    """`approve: "Ship it?"` is short for its message."""
+    return {"message": value} if isinstance(value, str) else {} if value is True else value
 
 
 class Step(_Model):
-    """One node. Exactly one of `plugin`, `emit` and `sleep` says what it does."""
+    """One node. Exactly one of `STEP_KINDS` says what it does; the rest modifies how.
+
+    `foreach` runs it once an item (`item`, `index` in expressions), `max_parallel` at once, outputs in the items'
+    order. `on_item_error`: `stop` starts no further items and fails, `finish` runs all and then fails, `ignore` leaves
+    null for the failed. `timeout` limits an attempt, `total_timeout` all of them with the waits between.
+    """
 
     id: str
     plugin: str | None = None
+    workflow: str | None = None
     emit: str | None = None
+    wait_for: WaitFor | None = None
+    approve: Annotated[Approve | None, BeforeValidator(_approve)] = None
     sleep: Duration | None = None
+    hook: str | None = None
+    steps: tuple[Step, ...] | None = None
     with_: Any = Field(None, alias="with")
     if_: str | None = Field(None, alias="if")
     needs: tuple[str, ...] | None = None
+    foreach: str | list[Any] | None = None
+    max_parallel: int = Field(10, ge=1, le=1000)
+    on_item_error: Literal["stop", "finish", "ignore"] = "stop"
     retry: Retry | None = None
     timeout: Duration | None = None
+    total_timeout: Duration | None = None
     continue_on_error: bool = False
+    compensate: Compensate | None = None
+    outputs: Any = None
 
     @property
     def kinds(self) -> list[str]:
         return [kind for kind in STEP_KINDS if getattr(self, kind) is not None]
 
 
+TRIGGER_KINDS = ("event", "command", "cron", "at", "webhook")
+
+
 class Trigger(_Model):
-    """What starts a run by itself. `id` defaults to a hash of the trigger's text."""
+    """What starts a run by itself: exactly one of `TRIGGER_KINDS`. `id` defaults to a hash of the trigger's text.
+
+    `event` is a type or pattern (hooks are events: `on_message`), `command` a chat command (`/report`), `cron` five
+    fields, `at` a time (RFC 3339), `webhook` a name that callers put into the address.
+    """
 
     id: str | None = None
-    event: str
+    event: str | None = None
+    command: str | None = None
+    cron: str | None = None
+    at: str | None = None
+    webhook: str | None = None
     if_: str | None = Field(None, alias="if")
     with_: dict[str, Any] | None = Field(None, alias="with")
+    timezone: str = "UTC"
+    missed: Literal["none", "last", "all"] = "last"
+    window: Duration = 86400.0
+    overlap: Literal["skip", "buffer_one", "buffer_all", "cancel_other", "terminate_other", "allow"] = "skip"
+    jitter: Duration = 0.0
+
+    @property
+    def kinds(self) -> list[str]:
+        return [kind for kind in TRIGGER_KINDS if getattr(self, kind) is not None]
+
+
+class Concurrency(_Model):
+    """How many runs may be live at once, of the workflow or of each `key`; what happens to one too many."""
+
+    limit: int = Field(ge=1, le=100_000)
+    key: str | None = None
+    on_limit: Literal["queue", "skip", "cancel_oldest"] = "queue"
+    max_queued: int = Field(10_000, ge=1, le=1_000_000)
+
+
+class Rate(_Model):
+    """At most `limit` runs begin in any `per` seconds; the others are queued."""
+
+    limit: int = Field(ge=1, le=100_000)
+    per: Duration = 60.0
 
 
 class Workflow(_Model):
@@ -114,6 +214,9 @@ class Workflow(_Model):
     description: str = ""
     triggers: tuple[Trigger, ...] = ()
     inputs: dict[str, Any] | None = None
+    concurrency: Concurrency | None = None
+    rate: Rate | None = None
+    priority: int = Field(0, ge=-1000, le=1000)
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
     outputs: Any = None
 
@@ -173,7 +276,16 @@ class Source:
         return Problem(self._file, line, dotted(path), message)
 
 
-_MODELS: dict[str, type[BaseModel]] = {"steps": Step, "triggers": Trigger, "retry": Retry}
+_MODELS: dict[str, type[BaseModel]] = {
+    "steps": Step,
+    "triggers": Trigger,
+    "retry": Retry,
+    "wait_for": WaitFor,
+    "approve": Approve,
+    "compensate": Compensate,
+    "concurrency": Concurrency,
+    "rate": Rate,
+}
 
 
 def _telling(items: list[Any]) -> list[Any]:
@@ -208,13 +320,32 @@ def _check_names(workflow: Workflow, place: Source) -> list[Problem]:
 
     check(workflow_slug, workflow.slug, ("slug",))
     for index, trigger in enumerate(workflow.triggers):
-        check(canonical_pattern, trigger.event, ("triggers", index, "event"))
+        if len(trigger.kinds) != 1:
+            found = " and ".join(trigger.kinds) or "none"
+            wanted = ", ".join(TRIGGER_KINDS)
+            message = f"a trigger has exactly one of {wanted}; this has {found}"
+            problems.append(place.problem(("triggers", index), message))
+        if trigger.event is not None:
+            check(canonical_pattern, trigger.event, ("triggers", index, "event"))
         if trigger.id is not None and trigger.id in [one.id for one in workflow.triggers[:index]]:
             problems.append(place.problem(("triggers", index, "id"), f"there is a trigger {trigger.id!r} already"))
-    for index, step in enumerate(workflow.steps):
+    for path, step in walk(workflow.steps):
         if step.emit is not None:
-            check(_own_event, step.emit, ("steps", index, "emit"))
+            check(_own_event, step.emit, (*path, "emit"))
+        if step.compensate is not None and step.compensate.emit is not None:
+            check(_own_event, step.compensate.emit, (*path, "compensate", "emit"))
+        if step.wait_for is not None and step.wait_for.event is not None:
+            check(canonical_pattern, step.wait_for.event, (*path, "wait_for", "event"))
     return problems
+
+
+def walk(steps: tuple[Step, ...], at: tuple[str | int, ...] = ()) -> Iterator[tuple[tuple[str | int, ...], Step]]:
+    """Every step with its place in the definition, those inside groups after the group."""
+    for index, step in enumerate(steps):
+        path = (*at, "steps", index)
+        yield path, step
+        if step.steps is not None:
+            yield from walk(step.steps, path)
 
 
 def _own_event(name: str) -> None:
@@ -224,39 +355,64 @@ def _own_event(name: str) -> None:
 
 
 def _check_steps(workflow: Workflow, place: Source) -> list[Problem]:
+    problems = _check_block(workflow.steps, ("steps",), place)
+    if sum(1 for _ in walk(workflow.steps)) > MAX_STEPS:
+        message = f"a workflow has at most {MAX_STEPS} steps, those in groups included"
+        problems.append(place.problem(("steps",), message))
+    return problems
+
+
+def _check_block(steps: tuple[Step, ...], at: tuple[str | int, ...], place: Source) -> list[Problem]:
     problems: list[Problem] = []
-    ids = [step.id for step in workflow.steps]
-    for index, step in enumerate(workflow.steps):
-        at = ("steps", index)
+    ids = [step.id for step in steps]
+    for index, step in enumerate(steps):
+        here = (*at, index)
         if not _STEP_ID.fullmatch(step.id):
-            problems.append(place.problem((*at, "id"), f"{step.id!r} is no step id; use a-z, 0-9 and _"))
+            problems.append(place.problem((*here, "id"), f"{step.id!r} is no step id; use a-z, 0-9 and _"))
         if step.id in ids[:index]:
-            problems.append(place.problem((*at, "id"), f"there is a step {step.id!r} already"))
-        if len(step.kinds) != 1:
-            found = " and ".join(step.kinds) or "none"
-            problems.append(place.problem(at, f"a step has exactly one of {', '.join(STEP_KINDS)}; this has {found}"))
+            problems.append(place.problem((*here, "id"), f"there is a step {step.id!r} already"))
+        problems.extend(place.problem((*here, *key), message) for key, message in _misfits(step))
         problems.extend(
-            place.problem((*at, "needs"), f"there is no step {need!r}{did_you_mean(need, ids)}")
+            place.problem((*here, "needs"), f"there is no step {need!r}{did_you_mean(need, ids)}")
             for need in step.needs or ()
             if need not in ids
         )
-    return problems or _check_cycle(workflow, place)
+        if step.steps is not None:
+            problems.extend(_check_block(step.steps, (*here, "steps"), place))
+    return problems or _check_cycle(steps, at, place)
 
 
-def _check_cycle(workflow: Workflow, place: Source) -> list[Problem]:
+def _misfits(step: Step) -> Iterator[tuple[tuple[str, ...], str]]:
+    """What does not go together in one step: (key, message)."""
+    if len(step.kinds) != 1:
+        found = " and ".join(step.kinds) or "none"
+        yield (), f"a step has exactly one of {', '.join(STEP_KINDS)}; this has {found}"
+    if step.steps is not None and not step.steps:
+        yield ("steps",), "a group has at least one step"
+    if step.retry is not None and step.kinds[:1] not in (["plugin"], ["workflow"], ["hook"]):
+        yield ("retry",), "only plugin, workflow and hook steps are retried; in a group, give it to the steps"
+    if step.wait_for is not None and (step.wait_for.event is None) == (step.wait_for.signal is None):
+        yield ("wait_for",), "wait_for names either an event or a signal"
+    if step.compensate is not None and len(step.compensate.kinds) != 1:
+        yield ("compensate",), f"compensate has exactly one of {', '.join(UNDO_KINDS)}"
+    if isinstance(step.foreach, list) and len(step.foreach) > MAX_ITEMS:
+        yield ("foreach",), f"a foreach has at most {MAX_ITEMS:,} items"
+
+
+def _check_cycle(steps: tuple[Step, ...], at: tuple[str | int, ...], place: Source) -> list[Problem]:
     try:
-        TopologicalSorter(needs_of(workflow)).prepare()
+        TopologicalSorter(needs_of(steps)).prepare()
     except CycleError as error:
         cycle = " -> ".join(reversed(error.args[1]))
-        return [place.problem(("steps",), f"steps need each other in a circle: {cycle}")]
+        return [place.problem(at, f"steps need each other in a circle: {cycle}")]
     return []
 
 
-def needs_of(workflow: Workflow) -> dict[str, tuple[str, ...]]:
-    """What each step waits for: its `needs`, or the step above it."""
+def needs_of(steps: tuple[Step, ...]) -> dict[str, tuple[str, ...]]:
+    """What each step of a block waits for: its `needs`, or the step above it."""
     result: dict[str, tuple[str, ...]] = {}
     above: tuple[str, ...] = ()
-    for step in workflow.steps:
+    for step in steps:
         result[step.id] = above if step.needs is None else step.needs
         above = (step.id,)
     return result

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import anyio
 
 from eventcore.kernel.records import Batch, Guard
-from eventcore.workflows.reducer import Call, Tick, TimerFired
 from eventcore.workflows.scribe import Active
+from eventcore.workflows.ticks import Answered, Asked, Call, Tick, TimerFired
 
 
 @dataclass(slots=True)
@@ -19,6 +20,8 @@ class Arrival:
     tick: Tick
     effects: Batch | None = None
     guards: tuple[Guard, ...] = ()
+    #: Set once what it decides is committed.
+    done: anyio.Event | None = None
 
 
 @dataclass(slots=True)
@@ -29,10 +32,14 @@ class Driven:
     inbox: deque[Arrival] = field(default_factory=deque)
     bell: anyio.Event = field(default_factory=anyio.Event)
     calls: int = 0
+    #: The path that the run's own task is calling, without a task beside it.
+    inline: str | None = None
     parked: list[Call] = field(default_factory=list)
     #: The missing intents that the run's row names as what it waits for.
     told: frozenset[str] = frozenset()
 
+    #: Calls under way by path, so that they can be cut off.
+    scopes: dict[str, anyio.CancelScope] = field(default_factory=dict)
     #: Steps whose timers are in the inbox or being committed: they are due in the store until then.
     firing: set[str] = field(default_factory=set)
 
@@ -44,15 +51,30 @@ class Driven:
     def put(self, arrival: Arrival) -> None:
         self.inbox.append(arrival)
         self.bell.set()
+        tick = arrival.tick
+        if isinstance(tick, Asked) and tick.verb in ("cancel", "terminate") and self.inline is not None:
+            self.scopes[self.inline].cancel()  # the run's own task is in that call, and has to look into its inbox
 
-    def fire(self, tick: TimerFired) -> None:
+    def fire(self, tick: TimerFired | Answered) -> None:
         """Put the tick of a timer, unless it is on its way already."""
-        if tick.path not in self.firing:
-            self.firing.add(tick.path)
+        name = timer_name(tick)
+        if name not in self.firing:
+            self.firing.add(name)
             self.put(Arrival(tick))
+
+    def cut_off(self, paths: Iterable[str]) -> None:
+        """End calls whose results are of no use any more."""
+        for path in paths:
+            if scope := self.scopes.get(path):
+                scope.cancel()
 
     async def next(self) -> Arrival:
         while not self.inbox:
             self.bell = anyio.Event()
             await self.bell.wait()
         return self.inbox.popleft()
+
+
+def timer_name(tick: Tick) -> str:
+    """What tells the timers of a run apart."""
+    return tick.timer if isinstance(tick, Answered) else tick.path if isinstance(tick, TimerFired) else ""

@@ -33,6 +33,7 @@ from jinja2.sandbox import ImmutableSandboxedEnvironment
 from eventcore.kernel.errors import ExpressionError
 from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
+from eventcore.workflows.filters import FILTERS as OWN_FILTERS
 
 MAX_TEMPLATE = 4096
 #: The largest result, in characters and list items, nested ones included.
@@ -45,7 +46,7 @@ _MAX_DIGITS = 1000
 _LOOK_UP = re.compile(r"\s*\{\{\s*([a-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}\s*", re.ASCII)
 _SINGLE = re.compile(r"\s*\{\{(?P<body>.*)\}\}\s*", re.DOTALL)
 
-_FILTERS = frozenset(
+_FILTERS = frozenset({"json", *OWN_FILTERS}) | frozenset(
     """abs capitalize count d default dictsort first float int items join last length list lower map max min reject
     rejectattr replace reverse round select selectattr sort string sum title tojson trim truncate unique upper
     wordcount""".split()
@@ -77,7 +78,7 @@ class _Environment(ImmutableSandboxedEnvironment):
         super().__init__(undefined=StrictUndefined, autoescape=False, cache_size=0)
         self.globals.clear()
         bounded = {"replace": _replace, "join": _join, "map": _map, "sum": _sum, "int": _int, "round": _round}
-        bounded |= {"tojson": _tojson, "trim": _trim}
+        bounded |= {"tojson": _tojson, "json": _tojson, "trim": _trim, **OWN_FILTERS}
         self.filters = {name: call for name, call in self.filters.items() if name in _FILTERS} | bounded
         self.tests["in"] = _in
         self.budget = _BUDGET

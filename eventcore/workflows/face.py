@@ -21,7 +21,10 @@ from eventcore.workflows.explain import explain_triggers
 from eventcore.workflows.launch import Launcher, Staged
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.registry import Registry
-from eventcore.workflows.runner import Commit, Runner
+from eventcore.workflows.runner import Runner
+from eventcore.workflows.saving import Commit
+from eventcore.workflows.schedules import Scheduler
+from eventcore.workflows.verbs import Verbs
 
 
 class RunHandle:
@@ -111,12 +114,72 @@ class Workflows:
         context: Callable[[], CallContext],
         reach: Callable[[str], None],
         staging: Callable[[], Staging | None],
+        announce: Callable[..., Awaitable[Event]],
     ) -> None:
         self.registry, self.launcher = registry, launcher
         self._store, self._commit, self._clock, self._invoker = store, commit, clock, invoker
         self._context, self._reach, self._staging = context, reach, staging
         self._handles: dict[str, WeakSet[RunHandle]] = {}
         self.runner: Runner | None = None
+        self._announce = announce
+        #: Acts on runs that exist: signal, pause, cancel, ...
+        self.verbs = Verbs(
+            registry=registry,
+            launcher=launcher,
+            store=store,
+            commit=commit,
+            clock=clock,
+            context=context,
+            announce=announce,
+            load=self._load,
+        )
+        self.schedules: Scheduler | None = None
+
+    async def signal(self, run_id: str, signal: str, data: Any = None) -> None:
+        """Tell a run something; see `Verbs.signal`."""
+        await self.verbs.signal(run_id, signal, data)
+
+    async def pause(self, run_id: str, reason: str = "") -> Run:
+        """Steps in flight finish, nothing new starts; what comes meanwhile is recorded, and deadlines run on."""
+        return await self.verbs.ask("pause", run_id, reason)
+
+    async def resume(self, run_id: str) -> Run:
+        """Let a paused run go on."""
+        return await self.verbs.ask("resume", run_id)
+
+    async def cancel(self, run_id: str, reason: str = "") -> Run:
+        """Stop a run, its children first, and undo what it finished."""
+        return await self.verbs.ask("cancel", run_id, reason)
+
+    async def terminate(self, run_id: str, reason: str = "") -> Run:
+        """Stop a run at once; nothing is undone."""
+        return await self.verbs.ask("terminate", run_id, reason)
+
+    async def retry(self, run_id: str, *, same_key: bool = False) -> Run:
+        """Go on from the failed steps, under new idempotency keys unless `same_key`."""
+        return await self.verbs.ask("retry", run_id, same_key=same_key)
+
+    async def fork(self, run_id: str, step: str, *, definition: str = "old") -> RunHandle:
+        """A new run that begins at `step` with what the old one had done before it; see `Verbs.fork`."""
+        return await self.run(await self.verbs.fork(run_id, step, definition=definition))
+
+    async def webhook(self, name: str, data: Any, context: CallContext) -> list[RunHandle]:
+        """Start what a webhook of this name starts. The server's port: it has checked who calls.
+
+        Raises:
+            NotFound: no trigger has this name.
+        """
+        found = [(plan, one) for plan in self.registry for one in plan.triggers if one.trigger.webhook == name]
+        if not found:
+            raise NotFound(f"no workflow has a webhook {name!r}", hint="eventcore workflows list")
+        handles = []
+        scope = {"event": {"type": "webhook", "subject": name, "data": data, "actor": context.actor}}
+        for plan, one in found:
+            if one.condition is None or one.condition(scope):
+                staged = self.launcher.stage(plan, one.inputs(scope), context, trigger=one.id)
+                handles.append(self._handle(staged.active.run, live=True))
+                await self._commit(staged.batch, staged.guards)
+        return handles
 
     def define(self, source: str | Mapping[str, Any] | Workflow | Path, file: str = "<definition>") -> Plan:
         """Register a workflow: YAML text, a mapping, a `Workflow` model, or a path to a YAML file.

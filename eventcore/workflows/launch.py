@@ -12,13 +12,23 @@ from eventcore.kernel.errors import EventCoreError, LoopDetected
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import encode, text_digest
 from eventcore.kernel.ports import Clock, Ids
-from eventcore.kernel.records import Batch, Definition, Guard, JournalEntry, Key, KeyAbsent, LogEntry, Run
+from eventcore.kernel.records import Batch, Definition, Guard, JournalEntry, Key, KeyAbsent, LogEntry, Run, RunAt
 from eventcore.workflows.plan import Plan, TriggerPlan
-from eventcore.workflows.reducer import Begun, Decision, reduce
+from eventcore.workflows.reducer import Decision, fold, reduce
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.scribe import Active, Scribe, initial_state
+from eventcore.workflows.state import Entry
+from eventcore.workflows.ticks import Begun
 
 _MAX_STAGED = 100_000
+
+
+def limit_key(plan: Plan, inputs: Mapping[str, Any]) -> str | None:
+    """Which of a workflow's limits a run counts for."""
+    if plan.limit_key is None:
+        return None
+    value = plan.limit_key({"inputs": inputs})
+    return value if isinstance(value, str) else encode(value).decode()
 
 
 @dataclass(slots=True)
@@ -81,6 +91,8 @@ class Launcher:
         # No key guards these starts: they are in the commit of an event that is itself stored only once.
         context = CallContext(event.tenant, event.actor, event.roles, cause=event.cause())
         try:
+            if trigger.trigger.command is not None and not _is_command(event, trigger.trigger.command):
+                return Batch()
             if trigger.condition is not None and not trigger.condition(scope):
                 return Batch()
             inputs = trigger.inputs(scope)
@@ -118,6 +130,7 @@ class Launcher:
         key: str | None = None,
         trigger: str | None = None,
         event: Event | None = None,
+        parent: str | None = None,
     ) -> Staged:
         """Everything of a new run's first commit, the start of its first steps included.
 
@@ -127,11 +140,16 @@ class Launcher:
         """
         raw_inputs = plan.check_inputs(inputs)
         run = self._run(plan, raw_inputs, context, trigger, event)
+        run.parent = parent or run.parent
         at = run.created
         active = Active(run, plan, initial_state(run))
-        decision = reduce(plan, active.state, Begun(at))
-        active.state = decision.state
-        batch = self._scribe.opening(active, decision, at)
+        if plan.limited:
+            run.limit_key = limit_key(plan, inputs)
+            decision, batch = Decision(plan, active.state), self._scribe.queued(run, at)
+        else:
+            decision = reduce(plan, active.state, Begun(at))
+            active.state = decision.state
+            batch = self._scribe.opening(active, decision, at)
         if plan.hash not in self._stored:
             batch.definitions.append(Definition(plan.hash, run.tenant, plan.slug, plan.raw, at))
         guards: tuple[Guard, ...] = ()
@@ -141,9 +159,39 @@ class Launcher:
             batch.keys.append(row)
             guards = (KeyAbsent(row.tenant, row.scope, row.key, at),)
         staged = Staged(active, decision, batch, guards)
-        self._staged[run.id] = staged
+        if not plan.limited:
+            self._stage(staged)
+        return staged
+
+    def _stage(self, staged: Staged) -> None:
+        self._staged[staged.active.run.id] = staged
         if len(self._staged) > _MAX_STAGED:
             self._staged.popitem(last=False)
+
+    def stage_fork(self, plan: Plan, old: Run, kept: list[Entry], context: CallContext) -> Staged:
+        """A new run that has done already what `kept` tells."""
+        run = self._run(plan, old.raw_inputs, context, "fork", None)
+        run.causation_id, run.raw_trigger_event = old.id, old.raw_trigger_event
+        state = initial_state(run)
+        decision = reduce(plan, fold(state, kept), Begun(run.created))
+        decision.entries[:0] = kept
+        active = Active(run, plan, decision.state)
+        batch = self._scribe.opening(active, decision, run.created)
+        batch.definitions.append(Definition(plan.hash, run.tenant, plan.slug, plan.raw, run.created))
+        staged = Staged(active, decision, batch, ())
+        self._stage(staged)
+        return staged
+
+    def promote(self, run: Run, plan: Plan) -> Staged:
+        """What begins a queued run."""
+        at = self._clock.now()
+        guard = RunAt(run.id, run.version, run.fence)
+        active = Active(run, plan, initial_state(run))
+        decision = reduce(plan, active.state, Begun(at))
+        active.state = decision.state
+        run.status = "running"
+        staged = Staged(active, decision, self._scribe.promoted(active, decision, at), (guard,))
+        self._stage(staged)
         return staged
 
     def _run(
@@ -179,3 +227,8 @@ class Launcher:
             fence=1,
             lease_until=at + self._lease,
         )
+
+
+def _is_command(event: Event, command: str) -> bool:
+    said = event.data.get("command") if isinstance(event.data, dict) else None
+    return bool(said == command or said == command.removeprefix("/"))

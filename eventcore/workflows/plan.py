@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -14,16 +15,34 @@ from eventcore.kernel.names import ALIASES, did_you_mean
 from eventcore.kernel.schemas import Schema
 from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of
 from eventcore.workflows.expressions import Expressions, Template
+from eventcore.workflows.state import UNDO
 
 Value = Callable[[Mapping[str, Any]], Any]
 
+#: What a signal to a run is recorded as.
+SIGNALLED = "workflow_signalled"
+
 _STEP_NAMES = frozenset({"inputs", "steps", "event", "run"})
+_ITEM_NAMES = frozenset({"item", "index"})
+_OUTPUT = frozenset({"output"})
+_SECRETS = frozenset({"secrets"})
 _TRIGGER_NAMES = frozenset({"event"})
+_INDEXES = re.compile(r"\[\d+\]")
 
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """One step, ready to run. `kind` is `plugin`, `emit` or `sleep`; `target` the intent or event type."""
+    """One step, ready to run.
+
+    Attributes:
+        kind: one of `STEP_KINDS`; `target` the intent, slug, hook, event type or signal.
+        params: what `with` comes to; of `wait_for` what `match` does.
+        needs: ids of steps of the same block.
+        children: the steps of a group.
+        items: what a `foreach` goes through, or None.
+        undo: what undoes it, or None.
+        secrets: names of the secrets that `with` names.
+    """
 
     id: str
     kind: str
@@ -31,20 +50,29 @@ class StepPlan:
     params: Value
     condition: Template | None
     needs: tuple[str, ...]
+    step: Step
     retry: Retry | None
     timeout: float | None
-    continue_on_error: bool
-    sleep: float
+    children: tuple[StepPlan, ...] = ()
+    items: Value | None = None
+    undo: StepPlan | None = None
+    outputs: Value | None = None
+    secrets: frozenset[str] = frozenset()
+
+    @property
+    def continue_on_error(self) -> bool:
+        return self.step.continue_on_error
 
 
 @dataclass(frozen=True, slots=True)
 class TriggerPlan:
-    """One event trigger, ready to match."""
+    """One trigger, ready to match. `pattern` is empty for those that no event sets off."""
 
     id: str
     pattern: str
     condition: Template | None
     inputs: Value
+    trigger: Trigger
 
 
 @dataclass(frozen=True)
@@ -59,15 +87,31 @@ class Plan:
     triggers: tuple[TriggerPlan, ...]
     outputs: Value
     schema: Schema | None
+    limit_key: Value | None = None
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
         return {step.id: step for step in self.steps}
 
+    def node(self, path: str) -> StepPlan:
+        """The step of a path, whatever the iteration; of what undoes a step, the undoing one."""
+        found = self.by_path.get(path)
+        return self.by_path[_INDEXES.sub("", path)] if found is None else found
+
+    @cached_property
+    def by_path(self) -> dict[str, StepPlan]:
+        """Every step by its path without iterations; what undoes it under `path~undo`."""
+        return dict(_walk(self.steps, ""))
+
     @cached_property
     def intents(self) -> frozenset[str]:
         """The intents that its steps call."""
-        return frozenset(step.target for step in self.steps if step.kind == "plugin")
+        return frozenset(step.target for step in self.by_path.values() if step.kind == "plugin")
+
+    @property
+    def limited(self) -> bool:
+        """Whether its runs may have to queue."""
+        return self.workflow.concurrency is not None or self.workflow.rate is not None
 
     def check_inputs(self, inputs: Mapping[str, Any]) -> bytes:
         """The inputs as JSON, checked against the definition's schema.
@@ -81,6 +125,15 @@ class Plan:
         return raw
 
 
+def _walk(steps: tuple[StepPlan, ...], prefix: str) -> Iterator[tuple[str, StepPlan]]:
+    for step in steps:
+        path = prefix + step.id
+        yield path, step
+        if step.undo is not None:
+            yield path + UNDO, step.undo
+        yield from _walk(step.children, path + "/")
+
+
 def compile_plan(workflow: Workflow, expressions: Expressions, source: Source) -> Plan:
     """Compile a definition that was read from `source`.
 
@@ -90,48 +143,99 @@ def compile_plan(workflow: Workflow, expressions: Expressions, source: Source) -
     return _Compiler(workflow, expressions, source).compile()
 
 
+def _kind_of(step: Step) -> tuple[str, str]:
+    kind = step.kinds[0]
+    if step.wait_for is not None:
+        return kind, step.wait_for.event or SIGNALLED
+    return kind, getattr(step, kind) if kind in ("plugin", "workflow", "emit", "hook") else ""
+
+
 class _Compiler:
     def __init__(self, workflow: Workflow, expressions: Expressions, source: Source) -> None:
         self._workflow, self._expressions, self._source = workflow, expressions, source
         self._problems: list[Problem] = []
-        self._ids = [step.id for step in workflow.steps]
+        self._ids: list[str] = []
 
     def compile(self) -> Plan:
         workflow = self._workflow
         body = workflow.as_dict()
-        needs = needs_of(workflow)
-        steps = tuple(self._step(step, needs[step.id], ("steps", i)) for i, step in enumerate(workflow.steps))
+        steps = self._block(workflow.steps, ("steps",), _STEP_NAMES)
+        self._ids = [step.id for step in workflow.steps]
         triggers = tuple(self._trigger(trigger, ("triggers", i)) for i, trigger in enumerate(workflow.triggers))
         outputs = self._value(workflow.outputs, _STEP_NAMES, ("outputs",))
+        key = workflow.concurrency.key if workflow.concurrency else None
+        limit_key = None if key is None else self._value(key, frozenset({"inputs"}), ("concurrency", "key"))
         schema = self._schema()
         if self._problems:
             raise InvalidDefinition(self._problems)
-        return Plan(workflow.slug, digest(body), encode(body), workflow, steps, triggers, outputs, schema)
+        return Plan(workflow.slug, digest(body), encode(body), workflow, steps, triggers, outputs, schema, limit_key)
 
-    def _step(self, step: Step, needs: tuple[str, ...], at: Path) -> StepPlan:
-        kind = step.kinds[0]
+    def _block(self, steps: tuple[Step, ...], at: Path, names: frozenset[str]) -> tuple[StepPlan, ...]:
+        """The steps of a definition or a group; their expressions see the steps around the group too."""
+        around, needs = self._ids, needs_of(steps)
+        self._ids = [*around, *(step.id for step in steps)]
+        found = tuple(self._step(step, needs[step.id], (*at, i), names) for i, step in enumerate(steps))
+        self._ids = around
+        return found
+
+    def _step(self, step: Step, needs: tuple[str, ...], at: Path, names: frozenset[str]) -> StepPlan:
+        inner = names if step.foreach is None else names | _ITEM_NAMES
+        kind, target = _kind_of(step)
+        source, key = (step.wait_for.match, "wait_for") if step.wait_for is not None else (step.with_, "with")
+        secrets: set[str] = set()
         return StepPlan(
             id=step.id,
             kind=kind,
-            target=step.plugin or step.emit or "",
-            params=self._value({} if step.with_ is None else step.with_, _STEP_NAMES, (*at, "with")),
-            condition=self._condition(step.if_, _STEP_NAMES, (*at, "if")),
+            target=target,
+            params=self._value({} if source is None else source, inner | _SECRETS, (*at, key), secrets),
+            condition=self._condition(step.if_, names, (*at, "if")),
             needs=needs,
+            step=step,
             retry=step.retry,
             timeout=step.timeout,
-            continue_on_error=step.continue_on_error,
-            sleep=step.sleep or 0.0,
+            children=self._block(step.steps or (), (*at, "steps"), inner),
+            items=None if step.foreach is None else self._value(step.foreach, names, (*at, "foreach")),
+            undo=self._undo(step, (*at, "compensate"), inner),
+            outputs=None if step.outputs is None else self._outputs(step, (*at, "outputs"), inner),
+            secrets=frozenset(secrets),
+        )
+
+    def _outputs(self, step: Step, at: Path, names: frozenset[str]) -> Value:
+        around = self._ids
+        self._ids = [*around, *(one.id for one in step.steps or ())]
+        value = self._value(step.outputs, names | _OUTPUT, at)
+        self._ids = around
+        return value
+
+    def _undo(self, step: Step, at: Path, names: frozenset[str]) -> StepPlan | None:
+        undo = step.compensate
+        if undo is None:
+            return None
+        secrets: set[str] = set()
+        source = {"output": "{{ output }}"} if undo.with_ is None else undo.with_
+        return StepPlan(
+            id=step.id + UNDO,
+            kind=undo.kinds[0],
+            target=getattr(undo, undo.kinds[0]),
+            params=self._value(source, names | _OUTPUT | _SECRETS, (*at, "with"), secrets),
+            condition=None,
+            needs=(),
+            step=step,
+            retry=undo.retry,
+            timeout=undo.timeout,
+            secrets=frozenset(secrets),
         )
 
     def _trigger(self, trigger: Trigger, at: Path) -> TriggerPlan:
         text = encode(trigger.model_dump(mode="json", by_alias=True, exclude_defaults=True)).decode()
+        pattern = "on_command" if trigger.command else trigger.event or ""
+        given = {"event": "{{ event }}"} if trigger.event or trigger.command else {}
         return TriggerPlan(
             id=trigger.id or text_digest(text)[:16],
-            pattern=ALIASES.get(trigger.event, trigger.event),
+            pattern=ALIASES.get(pattern, pattern),
             condition=self._condition(trigger.if_, _TRIGGER_NAMES, (*at, "if")),
-            inputs=self._value(
-                {"event": "{{ event }}"} if trigger.with_ is None else trigger.with_, _TRIGGER_NAMES, (*at, "with")
-            ),
+            inputs=self._value(given if trigger.with_ is None else trigger.with_, _TRIGGER_NAMES, (*at, "with")),
+            trigger=trigger,
         )
 
     def _condition(self, source: str | None, names: frozenset[str], at: Path) -> Template | None:
@@ -147,7 +251,7 @@ class _Compiler:
         self._check_steps_named([template], at)
         return template
 
-    def _value(self, source: Any, names: frozenset[str], at: Path) -> Value:
+    def _value(self, source: Any, names: frozenset[str], at: Path, secrets: set[str] | None = None) -> Value:
         found: list[Template] = []
         try:
             value = self._expressions.value(source, names, found)
@@ -155,6 +259,8 @@ class _Compiler:
             self._problems.append(self._source.problem(at, str(error)))
             return lambda scope: None
         self._check_steps_named(found, at)
+        if secrets is not None:
+            secrets.update(attribute for one in found for name, attribute in one.reads if name == "secrets")
         return value
 
     def _check_steps_named(self, templates: list[Template], at: Path) -> None:

@@ -1,270 +1,126 @@
 """The engine as a pure reducer: (plan, state, tick) -> decision.
 
 Time, randomness and results arrive inside the tick; nothing here reads a clock, draws a number or does I/O. State
-changes only by folding journal entries (`evolve`), live and on recovery alike, so replaying any prefix of a journal
-gives the state that the engine had when it wrote that prefix.
+changes only by folding journal entries (`state.apply`), live and on recovery alike, so replaying any prefix of a
+journal gives the state that the engine had when it wrote that prefix.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 from eventcore.kernel.errors import InvalidInput
-from eventcore.kernel.event import MAX_PAYLOAD
-from eventcore.kernel.json import decode, encode
+from eventcore.workflows.advance import advance, fail, resume_waits, start
+from eventcore.workflows.decision import Decision as Decision
 from eventcore.workflows.definition import Retry
 from eventcore.workflows.plan import Plan, StepPlan
-
-StepStatus = Literal["running", "waiting", "completed", "failed", "skipped"]
-
-_SETTLED = frozenset({"completed", "failed", "skipped"})
-
-
-# -- state ------------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class StepState:
-    """How far one step has come. A step that has not begun has no state.
-
-    Attributes:
-        attempt: the latest try, from 1.
-        failures: tries that failed by themselves; interruptions do not use up the retry budget.
-        due: when a waiting step goes on, seconds since the epoch.
-    """
-
-    status: StepStatus
-    attempt: int = 1
-    failures: int = 0
-    output: Any = None
-    error: dict[str, Any] | None = None
-    due: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class State:
-    """A run as the reducer sees it. `run` and `event` are what expressions see under these names."""
-
-    inputs: dict[str, Any]
-    run: dict[str, Any]
-    event: dict[str, Any] | None = None
-    steps: dict[str, StepState] = field(default_factory=dict)
-    ended: bool = False
-
-    def scope(self) -> dict[str, Any]:
-        """The names that expressions may use."""
-        steps = {
-            path: {"output": step.output, "status": step.status, "error": step.error}
-            for path, step in self.steps.items()
-        }
-        return {"inputs": self.inputs, "steps": steps, "event": self.event, "run": self.run}
-
-
-# -- ticks: what happened ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The run starts."""
-
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class StepSucceeded:
-    """An attempt ended well."""
-
-    path: str
-    attempt: int
-    output: Any
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class StepBroke:
-    """An attempt failed.
-
-    Attributes:
-        error: `type` and `message`, as JSON.
-        jitter: a random number in [0, 1), for the retry's wait.
-        retry_after: seconds that the error itself asks to wait, or None.
-    """
-
-    path: str
-    attempt: int
-    error: dict[str, Any]
-    at: float
-    jitter: float
-    retry_after: float | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class TimerFired:
-    """A step's wait is over."""
-
-    path: str
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Resumed:
-    """The engine took the run over (after a crash, or because what it waited for is there)."""
-
-    at: float
-
-
-Tick: TypeAlias = Begun | StepSucceeded | StepBroke | TimerFired | Resumed
-
-
-# -- decisions: what follows ------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """A journal entry to write; it is a `step_*` event at the same time."""
-
-    type: str
-    path: str
-    attempt: int
-    data: dict[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Call an intent, and tick with what comes of it."""
-
-    path: str
-    attempt: int
-    intent: str
-    params: Any
-    timeout: float | None
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """Emit an event in the same commit."""
-
-    path: str
-    type: str
-    data: Any
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """Tick `TimerFired` at `due`; stored in the same commit."""
-
-    path: str
-    due: float
-
-
-@dataclass(frozen=True, slots=True)
-class End:
-    """The run is over."""
-
-    status: Literal["completed", "failed"]
-    output: Any = None
-    error: dict[str, Any] | None = None
-
-
-@dataclass(slots=True)
-class Decision:
-    """The state after a tick, and everything to commit or to do because of it."""
-
-    state: State
-    entries: list[Entry] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    publishes: list[Publish] = field(default_factory=list)
-    waits: list[Wait] = field(default_factory=list)
-    waits_done: list[str] = field(default_factory=list)
-    end: End | None = None
-
-    def write(self, type: str, path: str, attempt: int, **data: Any) -> None:
-        entry = Entry(type, path, attempt, data)
-        self.entries.append(entry)
-        self.state = evolve(self.state, entry)
-
-
-# -- folding ----------------------------------------------------------------------------------------------------------
-
-
-def evolve(state: State, entry: Entry) -> State:
-    """The state after one more journal entry."""
-    before = state.steps.get(entry.path)
-    data = entry.data
-    failures = before.failures if before else 0
-    if entry.type == "step_started":
-        waits = "due" in data
-        step = StepState("waiting" if waits else "running", entry.attempt, failures, due=data.get("due", 0.0))
-    elif entry.type == "step_retrying":
-        step = StepState("waiting", entry.attempt, failures + 1, error=data["error"], due=data["due"])
-    elif entry.type == "step_failed":
-        step = StepState("failed", entry.attempt, failures + 1, error=data["error"])
-    elif data["status"] == "failed":  # step_completed tells the end of a failed step too
-        return state
-    else:
-        step = StepState(data["status"], entry.attempt, failures, output=data.get("output"))
-    return replace(state, steps={**state.steps, entry.path: step})
-
-
-def fold(state: State, entries: Iterable[Entry]) -> State:
-    """The state after all these entries."""
-    for entry in entries:
-        state = evolve(state, entry)
-    return state
-
-
-# -- reducing ---------------------------------------------------------------------------------------------------------
+from eventcore.workflows.state import SETTLED, UNDO, State, StepState, alive, ancestors
+from eventcore.workflows.state import Entry as Entry
+from eventcore.workflows.state import evolve as evolve
+from eventcore.workflows.state import fold as fold
+from eventcore.workflows.ticks import (
+    Answered,
+    Asked,
+    Begun,
+    End,
+    Resumed,
+    StepBroke,
+    StepParked,
+    StepSucceeded,
+    Tick,
+    TimerFired,
+    Wait,
+)
+from eventcore.workflows.ticks import Call as Call
+from eventcore.workflows.ticks import Publish as Publish
+from eventcore.workflows.undo import begin_undoing
 
 
 def reduce(plan: Plan, state: State, tick: Tick) -> Decision:
     """What follows from `tick`. A tick that comes too late (for a step or a run that is over) decides nothing."""
-    decision = Decision(state)
-    if state.ended:
-        return decision
+    decision = Decision(plan, state)
+    if state.ended and not (isinstance(tick, Asked) and tick.verb == "retry"):
+        return decision  # the copy is made once it is known to be needed
+    decision.state = state.copy()
     match tick:
-        case Begun():
-            pass
-        case Resumed():
-            _resume(plan, decision, tick)
-        case StepSucceeded():
-            if _current(state, tick.path, tick.attempt):
-                decision.write("step_completed", tick.path, tick.attempt, status="completed", output=tick.output)
-        case StepBroke():
-            if _current(state, tick.path, tick.attempt):
-                _broke(plan.by_id[tick.path], decision, tick)
+        case StepSucceeded() | StepBroke() | StepParked():
+            _attempt_ended(decision, tick)
         case TimerFired():
-            _fired(plan, decision, tick)
-    _advance(plan, decision, tick.at)
+            _fired(decision, tick)
+        case Answered():
+            _answered(decision, tick)
+        case Begun():
+            decision.dirty.append("")
+        case Resumed():
+            _resume(decision, tick)
+        case Asked():
+            _asked(decision, tick)
+    if decision.entries and isinstance(tick, StepSucceeded | StepBroke | StepParked | Answered | TimerFired):
+        decision.touch(tick.path)
+    advance(decision, tick.at)
     return decision
 
 
 def _current(state: State, path: str, attempt: int) -> bool:
     step = state.steps.get(path)
-    return step is not None and step.status == "running" and step.attempt == attempt
+    return step is not None and step.status == "running" and step.attempt == attempt and alive(state, path)
 
 
-def _broke(step: StepPlan, decision: Decision, tick: StepBroke) -> None:
-    failures = decision.state.steps[step.id].failures + 1
-    if step.retry and _may_retry(step.retry, failures, tick.error):
-        wait = _backoff(step.retry, failures, tick.jitter) if tick.retry_after is None else tick.retry_after
-        due = tick.at + wait
-        decision.write("step_retrying", step.id, tick.attempt, error=tick.error, due=due, wait=wait)
-        decision.waits.append(Wait(step.id, due))
+def _attempt_ended(decision: Decision, tick: StepSucceeded | StepBroke | StepParked) -> None:
+    if not _current(decision.state, tick.path, tick.attempt):
+        return
+    if isinstance(tick, StepSucceeded):
+        _succeeded(decision, tick.path, tick.attempt, tick.output)
+    elif isinstance(tick, StepBroke):
+        _broke(decision, tick.path, tick.attempt, tick.error, tick.at, tick.jitter, tick.retry_after)
     else:
-        _fail(decision, step.id, tick.attempt, tick.error)
+        decision.write("step_waiting", tick.path, tick.attempt, waits=tick.waits, ref=tick.ref)
 
 
-def _fail(decision: Decision, path: str, attempt: int, error: dict[str, Any]) -> None:
-    decision.write("step_failed", path, attempt, error=error)
-    decision.write("step_completed", path, attempt, status="failed", error=error)
+# -- ends of attempts -------------------------------------------------------------------------------------------------
 
 
-def _may_retry(retry: Retry, failures: int, error: dict[str, Any]) -> bool:
-    if failures >= retry.attempts or error["type"] in retry.unless:
-        return False
-    return not retry.only or error["type"] in retry.only
+def _succeeded(decision: Decision, path: str, attempt: int, output: Any, **more: Any) -> None:
+    node = decision.plan.node(path)
+    if node.outputs is not None:
+        try:
+            output = decision.json(node.outputs({**decision.scope(path), "output": output}), f"`outputs` of {path}")
+        except InvalidInput as error:
+            fail(decision, path, attempt, error_of(error))
+            return
+    decision.write("step_completed", path, attempt, status="completed", output=output, **more)
+
+
+def _broke(
+    decision: Decision,
+    path: str,
+    attempt: int,
+    error: dict[str, Any],
+    at: float,
+    jitter: float,
+    retry_after: float | None = None,
+) -> None:
+    step = decision.state.steps[path]
+    retry = decision.plan.node(path).retry
+    failures = step.failures + 1
+    if retry is None or not _worth_retrying(retry, error):
+        fail(decision, path, attempt, error)
+    elif failures < retry.attempts:
+        wait = _backoff(retry, failures, jitter) if retry_after is None else retry_after
+        if step.deadline and at + wait >= step.deadline:
+            fail(decision, path, attempt, error)
+            return
+        decision.write("step_retrying", path, attempt, error=error, due=at + wait, wait=wait)
+        decision.waits.append(Wait(path, at + wait))
+    elif retry.on_exhausted == "pause" and decision.state.phase == "forward":
+        decision.write("step_retrying", path, attempt, error=error, due=at, wait=0.0, exhausted=True)
+        decision.write("workflow_paused", "", 0, by="system", step=path, error=error)
+    else:
+        fail(decision, path, attempt, error)
+
+
+def _worth_retrying(retry: Retry, error: dict[str, Any]) -> bool:
+    return error["type"] not in retry.unless and (not retry.only or error["type"] in retry.only)
 
 
 def _backoff(retry: Retry, failures: int, jitter: float) -> float:
@@ -273,114 +129,172 @@ def _backoff(retry: Retry, failures: int, jitter: float) -> float:
     return wait * jitter if retry.jitter else wait
 
 
-def _fired(plan: Plan, decision: Decision, tick: TimerFired) -> None:
-    step = decision.state.steps.get(tick.path)
-    if step is not None and step.status == "waiting" and tick.at < step.due:
+# -- ends of waits ----------------------------------------------------------------------------------------------------
+
+
+def _fired(decision: Decision, tick: TimerFired) -> None:
+    path, state = tick.path, decision.state
+    step = state.steps.get(path)
+    over = step is None or step.status in SETTLED or not alive(state, path)
+    if step is not None and not over and tick.at < (step.deadline if step.inside else step.due):
         return  # the timer of an earlier wait: the one that is stored now is for later, and has to stay
-    decision.waits_done.append(tick.path)
-    if step is None or step.status != "waiting":
+    decision.waits_done.append(path)
+    if step is None or over:
         return
-    if plan.by_id[tick.path].kind == "sleep":
-        decision.write("step_completed", tick.path, step.attempt, status="completed", output=None)
+    if step.inside:
+        if step.deadline:
+            _run_over(decision, path, step)
+    elif step.status != "waiting":
+        return
+    elif step.waits == "time":
+        decision.write("step_completed", path, step.attempt, status="completed", output=None)
+    elif step.waits == "retry":
+        if not state.paused:
+            start(decision, decision.plan.node(path), path, step.attempt + 1, tick.at)
+    elif step.due:
+        _waited_in_vain(decision, path, step)
+
+
+def _run_over(decision: Decision, path: str, step: StepState) -> None:
+    message = f"{path} ran over its {decision.plan.node(path).step.total_timeout:g} s"
+    decision.drop(path)
+    fail(decision, path, step.attempt, {"type": "StepTimeout", "message": message})
+
+
+def _waited_in_vain(decision: Decision, path: str, step: StepState) -> None:
+    node = decision.plan.node(path).step
+    wait = node.wait_for or node.approve
+    decision.listens_done.append(path)
+    if wait is not None and wait.on_timeout == "continue":
+        decision.write("step_completed", path, step.attempt, status="completed", output=None, timed_out=True)
     else:
-        _start(plan, decision, plan.by_id[tick.path], step.attempt + 1, tick.at)
+        limit = wait.timeout if wait is not None and wait.timeout is not None else 0.0
+        fail(decision, path, step.attempt, {"type": "WaitTimeout", "message": f"nothing came within {limit:g} s"})
 
 
-def _resume(plan: Plan, decision: Decision, tick: Resumed) -> None:
+def _answered(decision: Decision, tick: Answered) -> None:
+    if tick.timer:
+        decision.timers_done.append(tick.timer)
+    path, state = tick.path, decision.state
+    step = state.steps.get(path)
+    if step is None or step.status != "waiting" or not alive(state, path):
+        return
+    if step.waits in ("child", "answer") and step.ref != tick.ref:
+        return
+    if step.waits not in ("child", "answer", "event", "approval"):
+        return
+    if step.due:
+        decision.waits_done.append(path)
+    if step.waits in ("event", "approval"):
+        decision.listens_done.append(path)
+    if state.phase == "cancelling" and tick.error is not None:
+        decision.write("step_completed", path, step.attempt, status="cancelled", error=tick.error)
+    elif tick.error is not None:
+        _broke(decision, path, step.attempt, tick.error, tick.at, tick.jitter)
+    else:
+        by_event = {"by_event": tick.ref} if step.waits == "event" else {}
+        _succeeded(decision, path, step.attempt, tick.output, **by_event)
+
+
+def _resume(decision: Decision, tick: Resumed) -> None:
     """Call again what was being called; wait on for what was being waited for."""
     for path, step in list(decision.state.steps.items()):
-        if step.status == "running":
-            _start(plan, decision, plan.by_id[path], step.attempt + 1, tick.at, interrupted=True)
-        elif step.status == "waiting":
-            decision.waits.append(Wait(path, step.due))
+        if step.status not in ("running", "waiting") or not alive(decision.state, path):
+            continue
+        if step.inside:
+            decision.dirty.append(path)
+            if step.deadline:
+                decision.waits.append(Wait(path, step.deadline))
+        elif step.status == "running":
+            start(decision, decision.plan.node(path), path, step.attempt + 1, tick.at, interrupted=True)
+        else:
+            resume_waits(decision, path, step)
+            if step.waits == "child" and decision.state.phase == "cancelling":
+                decision.children.append((step.ref, "cancel"))
+    decision.dirty.append("")
 
 
-def _advance(plan: Plan, decision: Decision, at: float) -> None:
-    """Start whatever may start now, until nothing more can; then see whether the run is over."""
-    moved = True
-    while moved and _blocking_failure(plan, decision.state) is None:
-        moved = False
-        for step in plan.steps:
-            steps = decision.state.steps
-            if step.id not in steps and all(need in steps and steps[need].status in _SETTLED for need in step.needs):
-                _begin(plan, decision, step, at)
-                # What settles at once (skipped, published, failed) may let others start.
-                moved = moved or decision.state.steps[step.id].status in _SETTLED
-                if _blocking_failure(plan, decision.state):
-                    break
-    _end_if_over(plan, decision)
+# -- verbs ------------------------------------------------------------------------------------------------------------
 
 
-def _blocking_failure(plan: Plan, state: State) -> str | None:
-    for path, step in state.steps.items():
-        if step.status == "failed" and not plan.by_id[path].continue_on_error:
-            return path
-    return None
+def _asked(decision: Decision, tick: Asked) -> None:
+    match tick.verb:
+        case "pause":
+            if not decision.state.paused and decision.state.phase == "forward":
+                decision.write("workflow_paused", "", 0, by=tick.by, reason=tick.reason)
+        case "resume":
+            if decision.state.paused:
+                _unpause(decision, tick)
+        case "cancel":
+            if decision.state.phase == "forward":
+                _cancel(decision, tick)
+        case "terminate":
+            _terminate(decision, tick)
+        case "retry":
+            _retry(decision, tick)
 
 
-def _begin(plan: Plan, decision: Decision, step: StepPlan, at: float) -> None:
-    if step.condition is not None:
-        try:
-            wanted = bool(step.condition(decision.state.scope()))
-        except InvalidInput as error:
-            _fail(decision, step.id, 1, _error_of(error))
-            return
-        if not wanted:
-            decision.write("step_completed", step.id, 1, status="skipped")
-            return
-    _start(plan, decision, step, 1, at)
+def _unpause(decision: Decision, tick: Asked) -> None:
+    waiting = {path: step for path, step in decision.state.steps.items() if step.waits == "retry"}
+    due = [path for path, step in waiting.items() if step.status == "waiting" and step.due <= tick.at]
+    fresh = [path for path in due if _used_up(decision.plan.node(path), waiting[path])]
+    decision.write("workflow_resumed", "", 0, by=tick.by, fresh=fresh)
+    for path in due:
+        decision.waits_done.append(path)
+        start(decision, decision.plan.node(path), path, waiting[path].attempt + 1, tick.at)
+    decision.dirty += ["", *(path for path, step in decision.state.steps.items() if step.inside)]
 
 
-def _start(
-    plan: Plan, decision: Decision, step: StepPlan, attempt: int, at: float, *, interrupted: bool = False
-) -> None:
-    try:
-        params = _as_json(step.params(decision.state.scope()), f"`with` of {step.id}")
-    except InvalidInput as error:
-        _fail(decision, step.id, attempt, _error_of(error))
-        return
-    mark = {"interrupted": True} if interrupted else {}
-    if step.kind == "plugin":
-        decision.write("step_started", step.id, attempt, plugin=step.target, input=params, **mark)
-        decision.calls.append(Call(step.id, attempt, step.target, params, step.timeout))
-    elif step.kind == "emit":
-        decision.write("step_started", step.id, attempt, emit=step.target, input=params, **mark)
-        decision.publishes.append(Publish(step.id, step.target, params))
-        decision.write("step_completed", step.id, attempt, status="completed", output=params)
-    else:
-        due = at + step.sleep
-        decision.write("step_started", step.id, attempt, sleep=step.sleep, due=due, **mark)
-        decision.waits.append(Wait(step.id, due))
+def _used_up(node: StepPlan, step: StepState) -> bool:
+    return node.retry is not None and step.failures >= node.retry.attempts
 
 
-def _end_if_over(plan: Plan, decision: Decision) -> None:
+def _cancel(decision: Decision, tick: Asked) -> None:
+    """Stop what is under way; children first. What was finished is undone once they are over."""
+    message = f"cancelled by {tick.by}" + (f": {tick.reason}" if tick.reason else "")
+    outcome = {"status": "cancelled", "error": {"type": "Cancelled", "message": message, "step": None}}
+    decision.write("workflow_cancelling", "", 0, by=tick.by, outcome=outcome)
+    for path, step in list(decision.state.steps.items()):
+        if step.status == "running" and not step.inside:
+            decision.dropped.append(path)
+            decision.write("step_completed", path, step.attempt, status="cancelled")
+    decision.drop("", children="cancel", settle=True)
+
+
+def _terminate(decision: Decision, tick: Asked) -> None:
+    message = f"terminated by {tick.by}" + (f": {tick.reason}" if tick.reason else "")
+    decision.dropped += [path for path, step in decision.state.steps.items() if step.status == "running"]
+    decision.drop("", children="terminate")
+    decision.finish(End("terminated", error={"type": "Terminated", "message": message, "step": None}))
+
+
+def _retry(decision: Decision, tick: Asked) -> None:
+    """Begin again with what failed or was cut off. The face has seen to it that nothing was undone."""
     steps = decision.state.steps
-    failed = _blocking_failure(plan, decision.state)
-    if any(step.status == "running" or (step.status == "waiting" and failed is None) for step in steps.values()):
-        return
-    if failed is not None:
-        # What only waits (a sleep, a retry in a day) has nothing to wait for any more.
-        decision.waits.clear()
-        decision.waits_done.extend(path for path, step in steps.items() if step.status == "waiting")
-        error = {"step": failed, **(steps[failed].error or {})}
-        decision.end = End("failed", error=error)
-    elif len(steps) == len(plan.steps):
-        decision.end = _finish(plan, decision.state)
-    if decision.end is not None:
-        decision.state = replace(decision.state, ended=True)
+    broken = [
+        path
+        for path, step in steps.items()
+        if not (step.inside and step.begun)
+        and step.status in ("failed", "cancelled", "running")
+        and not (step.status == "failed" and decision.plan.node(path).continue_on_error)
+        and not path.endswith(UNDO)
+    ]
+    around = dict.fromkeys(one for path in broken for one in ancestors(path))
+    containers = [path for path in around if steps[path].status in SETTLED]
+    outer_first = sorted(containers, key=len)
+    decision.write("workflow_retried", "", 0, by=tick.by, paths=broken, containers=outer_first, same_key=tick.same_key)
+    for path in broken:
+        node, attempt = decision.plan.node(path), decision.state.steps[path].attempt + 1
+        start(decision, node, path, attempt, tick.at)
+    for path, step in list(decision.state.steps.items()):
+        if step.status == "waiting" and path not in broken and alive(decision.state, path):
+            resume_waits(decision, path, step)
+    decision.dirty += ["", *(path for path, step in decision.state.steps.items() if step.inside)]
 
 
-def _finish(plan: Plan, state: State) -> End:
-    try:
-        return End("completed", output=_as_json(plan.outputs(state.scope()), "outputs"))
-    except InvalidInput as error:
-        return End("failed", error={"step": None, **_error_of(error)})
-
-
-def _as_json(value: Any, what: str) -> Any:
-    """The value as it will be read back from the journal, so that a live run and a replayed one see the same."""
-    return decode(encode(value, limit=MAX_PAYLOAD, what=what))
-
-
-def _error_of(error: InvalidInput) -> dict[str, Any]:
+def error_of(error: InvalidInput) -> dict[str, Any]:
+    """An error of the engine's own as a step's."""
     return {"type": type(error).__name__, "message": str(error)}
+
+
+__all__ = ["Decision", "Entry", "State", "begin_undoing", "evolve", "fold", "reduce"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._expressions = Expressions()
+        #: Called after definitions came or went.
+        self.watchers: list[Callable[[], None]] = []
         self._plans: dict[str, Plan] = {}
         self._by_hash: dict[str, Plan] = {}
         self._origins: dict[str, str] = {}
@@ -105,9 +107,13 @@ class Registry:
         return found
 
     def _index(self) -> None:
+        for changed in self.watchers:
+            changed()
         self._literal, self._patterns, self._matching = {}, [], {}
         for plan in self:
             for trigger in plan.triggers:
+                if not trigger.pattern:
+                    continue
                 if is_literal(trigger.pattern):
                     self._literal.setdefault(trigger.pattern, []).append((plan, trigger))
                 else:

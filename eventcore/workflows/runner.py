@@ -7,33 +7,36 @@ nobody answers yet) costs no task and no memory but a row: a timer or a newly kn
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from typing import Any
 
+import anyio
 from anyio.abc import TaskGroup
 
 from eventcore.kernel.errors import Conflict, EventCoreError, StoreError
 from eventcore.kernel.event import Event
-from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Faults, Invoker, Metrics, Randomness, Store
-from eventcore.kernel.records import LIVE, Batch, Guard, LogEntry, Run, RunAt, Timer
-from eventcore.workflows.driven import Arrival, Driven
+from eventcore.kernel.records import LIVE, Batch, JournalEntry, LogEntry, Run, RunAt, Timer
+from eventcore.workflows.decision import Decision
+from eventcore.workflows.driven import Arrival, Driven, timer_name
 from eventcore.workflows.launch import Launcher
-from eventcore.workflows.plan import Plan
-from eventcore.workflows.reducer import Call, Decision, Resumed, TimerFired, fold, reduce
+from eventcore.workflows.listening import Listeners
+from eventcore.workflows.lookback import look_back
+from eventcore.workflows.pinned import plan_of
+from eventcore.workflows.reducer import fold, reduce
 from eventcore.workflows.registry import Registry
-from eventcore.workflows.scribe import Active, Scribe, entries_of, initial_state
-from eventcore.workflows.stepcalls import StepCalls
-from eventcore.workflows.timers import TimerKeeper
+from eventcore.workflows.saving import Commit, Saver
+from eventcore.workflows.scribe import Active, Scribe, entries_of, initial_state, listening_row
+from eventcore.workflows.stepcalls import Other, StepCalls
+from eventcore.workflows.ticks import Answered, Asked, Call, Resumed, TimerFired
+from eventcore.workflows.timers import TimerKeeper, tick_of
+from eventcore.workflows.waking import Waker
 
 log = logging.getLogger("eventcore.workflows")
 
-Commit = Callable[[Batch, Sequence[Guard]], Any]
-
 #: How long an engine holds a run without renewing, in seconds.
 LEASE = 30.0
-_STORE_RETRY = (0.1, 0.5, 2.0, 5.0, 15.0)
 _AFTER_A_BUG = 30.0
 
 
@@ -60,25 +63,31 @@ class Runner:
         registry: Registry,
         scribe: Scribe,
         launcher: Launcher,
+        others: Mapping[str, Other],
+        listeners: Listeners,
+        queued: Callable[[Run], None],
         on_end: Callable[[Event], None],
         lease: float = LEASE,
     ) -> None:
         self._owner, self._lease = owner, lease
         self._store, self._commit, self._clock = store, commit, clock
-        self._metrics, self._faults, self._invoker = metrics, faults, invoker
+        self._faults, self._invoker, self._randomness = faults, invoker, randomness
         self._registry, self._scribe, self._launcher, self._on_end = registry, scribe, launcher, on_end
         self._driven: dict[str, Driven] = {}
-        #: Runs that wait for an intent: their tenants, and the intents.
         self._parked: dict[str, tuple[str, frozenset[str]]] = {}
         self._tasks: TaskGroup | None = None
-        self._calls = StepCalls(invoker, clock, randomness, faults)
+        self._calls = StepCalls(invoker, clock, randomness, faults, others)
+        self._listeners, self._queued = listeners, queued
+        self._saver = Saver(commit, clock, metrics)
         self._timers = TimerKeeper(store, clock, self._fire)
+        self._waker = Waker(store, self._saver, listeners, self._timers, self._spawn)
 
     # -- life --------------------------------------------------------------------------------------------------------
 
     async def start(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
         """Begin to drive: watch commits, keep timers and leases."""
         self._tasks = tasks
+        await self._waker.load()
         stack.callback(self._store.watch(self._committed))
         tasks.start_soon(self._timers.keep, name="eventcore timers")
         tasks.start_soon(self._keep_leases, name="eventcore leases")
@@ -100,7 +109,10 @@ class Runner:
         ahead = self._lease if alone else 0.0
         while runs := await self._store.claim(self._owner, self._clock.now() + ahead, self._lease - ahead):
             for run in runs:
-                await self._go_on(run, Resumed(self._clock.now()))
+                if run.status == "queued":
+                    self._queued(run)
+                else:
+                    await self._go_on(run, Resumed(self._clock.now()))
             count += len(runs)
         return count
 
@@ -115,7 +127,7 @@ class Runner:
                 self._spawn(self._wake, run_id)
 
     def _known(self, driven: Driven, call: Call) -> bool:
-        return self._invoker.knows(call.intent, driven.active.run.tenant)
+        return call.kind != "plugin" or self._invoker.knows(call.intent, driven.active.run.tenant)
 
     def _spawn(self, function: Callable[..., Any], *args: Any) -> None:
         if self._tasks is not None:
@@ -125,6 +137,9 @@ class Runner:
 
     def _committed(self, entries: Sequence[LogEntry]) -> None:
         for entry in entries:
+            event = entry.event if isinstance(entry, JournalEntry) else entry
+            if self._listeners and not event.imported:
+                self._waker.heard(event)
             if type(entry) is not Event or entry.imported:
                 continue
             if entry.type == "workflow_started" and entry.run:
@@ -140,15 +155,46 @@ class Runner:
         self._faults.reach("run.after_start")
         for wait in staged.decision.waits:
             self._timers.expect(wait.due)
+        for listen in staged.decision.listens:
+            self._listeners.add(listening_row(staged.active.run, listen))
         if staged.decision.end is None:
             driven = self._driven[run_id] = Driven(staged.active)
             self._spawn(self._drive, driven, staged.decision.calls)
         else:
-            self._count_end(staged.active.run, staged.decision)
+            self._saver.count_end(staged.active.run, staged.decision)
 
-    async def _go_on(self, run: Run, tick: Resumed | TimerFired) -> None:
+    async def ask(self, run_id: str, asked: Asked, timeout: float = 30.0) -> bool:
+        """Do something to a run; return whether it was carried out (not whether it changed anything).
+
+        Raises:
+            Conflict: another engine drives the run.
+        """
+        done = anyio.Event()
+        driven = self._driven.get(run_id)
+        if driven is not None:
+            driven.put(Arrival(asked, done=done))
+        else:
+            claimed = await self._store.claim(self._owner, self._clock.now(), self._lease, run=run_id)
+            if not claimed:
+                raise Conflict(f"another engine drives run {run_id}; ask there, or wait until its lease has ended")
+            await self._go_on(claimed[0], asked, done)
+        with anyio.move_on_after(timeout):
+            await done.wait()
+        return done.is_set()
+
+    async def _ask_child(self, run_id: str, asked: Asked) -> None:
+        try:
+            run = await self._store.run(run_id)
+            if run is not None and run.status in LIVE:
+                await self.ask(run_id, asked)
+        except EventCoreError as error:
+            log.error("the child run %s could not be told to %s: %s", run_id, asked.verb, error)
+
+    async def _go_on(
+        self, run: Run, tick: Resumed | TimerFired | Answered | Asked, done: anyio.Event | None = None
+    ) -> None:
         """Load a run, and drive it from `tick`."""
-        plan = await self._plan_of(run)
+        plan = await plan_of(self._registry, self._store, run)
         if plan is None:
             log.error("run %s of %s cannot go on: its definition is gone", run.id, run.slug)
             return
@@ -158,40 +204,36 @@ class Runner:
         driven = Driven(Active(run, plan, state, started))
         other = self._driven.get(run.id)
         if other is not None and other.active.run.fence == run.fence:
-            if isinstance(tick, TimerFired):  # it was loaded while we read, and what was interrupted goes on already
+            # It was loaded while we read, and what was interrupted goes on already.
+            if isinstance(tick, TimerFired | Answered):
                 other.fire(tick)
+            elif isinstance(tick, Asked):
+                other.put(Arrival(tick, done=done))
             return
         self._parked.pop(run.id, None)
         self._driven[run.id] = driven
         if isinstance(tick, Resumed):
             driven.put(Arrival(tick))
         else:
-            if any(step.status == "running" for step in state.steps.values()):
+            stops = isinstance(tick, Asked) and tick.verb in ("cancel", "terminate", "retry")
+            if not stops and any(step.status == "running" and not step.inside for step in state.steps.values()):
                 driven.put(Arrival(Resumed(tick.at)))  # steps that wait for an intent are nobody's calls
-            driven.fire(tick)
+            if isinstance(tick, Asked):
+                driven.put(Arrival(tick, done=done))
+            else:
+                driven.fire(tick)
         self._spawn(self._drive, driven, [])
 
-    async def _plan_of(self, run: Run) -> Plan | None:
-        plan = self._registry.pinned(run.definition)
-        if plan is None and (stored := await self._store.definition(run.definition)):
-            try:
-                plan = self._registry.pin(stored.raw, run.slug)
-            except EventCoreError as error:  # one run's trouble must not keep the others, or the engine, from going on
-                log.error("the stored definition of %s cannot be read any more: %s", run.slug, error)
-        return plan
-
-    async def _wake(self, run_id: str) -> None:
+    async def _wake(self, run_id: str, after: float = 0.0) -> None:
         try:
+            if after:
+                await self._clock.sleep(after)
             run = await self._store.run(run_id)
             if run is not None and run.status in LIVE and run.owner == self._owner:
                 await self._go_on(run, Resumed(self._clock.now()))
         except StoreError as error:
             log.error("run %s cannot be read: %s; trying again in %g s", run_id, error, _AFTER_A_BUG)
-            self._spawn(self._wake_later, run_id)
-
-    async def _wake_later(self, run_id: str) -> None:
-        await self._clock.sleep(_AFTER_A_BUG)
-        await self._wake(run_id)
+            self._spawn(self._wake, run_id, _AFTER_A_BUG)
 
     # -- driving -----------------------------------------------------------------------------------------------------
 
@@ -204,16 +246,18 @@ class Runner:
                     return
                 arrival = await driven.next()
                 decision = await self._settle(driven, arrival)
-                if isinstance(arrival.tick, TimerFired):
-                    driven.firing.discard(arrival.tick.path)
+                driven.firing.discard(timer_name(arrival.tick))
+                if arrival.done is not None:
+                    arrival.done.set()
                 if decision is None or decision.end is not None:
                     return
                 calls = decision.calls
         except Exception:
             # A bug of ours. The run stays live in the store and is taken up again: it must not be lost.
             log.exception("driving run %s of %s failed; trying again in %g s", run.id, run.slug, _AFTER_A_BUG)
-            self._spawn(self._wake_later, run.id)
+            self._spawn(self._wake, run.id, _AFTER_A_BUG)
         finally:
+            driven.cut_off([*driven.scopes])
             if self._driven.get(run.id) is driven:
                 del self._driven[run.id]
 
@@ -221,9 +265,17 @@ class Runner:
         ready = [call for call in calls if self._known(driven, call)]
         driven.parked.extend(call for call in calls if call not in ready)
         if len(ready) == 1 and not driven.calls and driven.only_one_unsettled:
-            driven.inbox.append(await self._calls.call(driven.active, ready[0]))  # no task for the plain sequence
+            await self._call_inline(driven, ready[0])  # no task for the plain sequence
         else:
             self._call_beside(driven, ready)
+
+    async def _call_inline(self, driven: Driven, call: Call) -> None:
+        scope = driven.scopes[call.path] = anyio.CancelScope()
+        driven.inline = call.path
+        with scope:
+            driven.inbox.append(await self._calls.call(driven.active, call))
+        driven.inline = None
+        del driven.scopes[call.path]
 
     def _call_beside(self, driven: Driven, calls: list[Call]) -> None:
         for call in calls:
@@ -231,10 +283,16 @@ class Runner:
             self._spawn(self._call_and_put, driven, call)
 
     async def _call_and_put(self, driven: Driven, call: Call) -> None:
+        scope = driven.scopes[call.path] = anyio.CancelScope()
         try:
-            driven.put(await self._calls.call(driven.active, call))
+            with scope:
+                driven.put(await self._calls.call(driven.active, call))
         finally:
             driven.calls -= 1
+            if driven.scopes.get(call.path) is scope:
+                del driven.scopes[call.path]
+            if scope.cancelled_caught:
+                driven.bell.set()
 
     async def _rest(self, driven: Driven) -> bool:
         """Let go of a run that can do nothing now. False if something came in meanwhile."""
@@ -256,7 +314,7 @@ class Runner:
         log.warning("run %s of %s waits for the intent %s", run.id, run.slug, ", ".join(sorted(missing)))
         batch = self._scribe.parked(driven.active, driven.parked, self._clock.now())
         try:
-            await self._commit_or_wait(batch, [RunAt(run.id, run.version, run.fence)])
+            await self._saver.save(batch, [RunAt(run.id, run.version, run.fence)])
         except Conflict:
             self._lost(run)
             return False
@@ -270,7 +328,7 @@ class Runner:
         active = driven.active
         while True:
             decision = reduce(active.plan, active.state, arrival.tick)
-            if not (decision.entries or decision.waits or decision.end or decision.waits_done):
+            if not decision.says:
                 return decision  # too late or already done: nothing to say, and what it wanted to change is dropped
             try:
                 if not await self._store_tick(driven, decision, arrival):
@@ -292,14 +350,19 @@ class Runner:
         active = driven.active
         run = active.run
         batch = self._scribe.progress(
-            active, decision, arrival.tick.at, busy=bool(driven.calls or _callable(decision, self._known, driven))
+            active,
+            decision,
+            arrival.tick.at,
+            busy=driven.calls > 0 or any(self._known(driven, call) for call in decision.calls),
         )
-        if arrival.effects is not None:
+        if arrival.effects is not None and decision.entries:
             batch.add(arrival.effects)
-        guards = [RunAt(run.id, run.version, run.fence), *arrival.guards]
+        if decision.listens:
+            await look_back(self._store, self._listeners, run, decision.listens, batch)
+        guards = [RunAt(run.id, run.version, run.fence), *(arrival.guards if decision.entries else ())]
         self._faults.reach("run.before_end" if decision.end else "step.before_commit")
         try:
-            await self._commit_or_wait(batch, guards)
+            await self._saver.save(batch, guards)
         except Conflict as conflict:
             if isinstance(conflict.guard, RunAt) and conflict.guard.run == run.id:
                 self._lost(run)
@@ -308,9 +371,15 @@ class Runner:
         move = batch.moves[0]
         run.version, run.status, run.updated = move.version, move.status, move.updated
         active.state, driven.told = decision.state, frozenset()
-        for wait in decision.waits:
-            self._timers.expect(wait.due)
-        self._count(run, decision)
+        for timer in batch.timers:
+            self._timers.expect(timer.due)
+        for path in decision.listens_done:
+            self._listeners.remove(f"{run.id}/{path}")
+        driven.cut_off(decision.dropped)
+        for child, verb in decision.children:
+            asked = Asked(verb, f"workflow:{run.slug}", arrival.tick.at)
+            self._spawn(self._ask_child, child, asked)
+        self._saver.count(run, decision)
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
             self._faults.reach("step.after_commit")
         return True
@@ -321,42 +390,20 @@ class Runner:
         # If it is ours all the same, nobody else will go on with it; `_wake` looks whose it is.
         self._spawn(self._wake, run.id)
 
-    async def _commit_or_wait(self, batch: Batch, guards: list[Guard]) -> None:
-        """Commit; while the store cannot write, try again, so that no run is stranded by a bad minute."""
-        delays = iter(_STORE_RETRY)
-        while True:
-            try:
-                await self._commit(batch, guards)
-            except StoreError as error:
-                delay = next(delays, _STORE_RETRY[-1])
-                log.error("the store cannot commit (%s); trying again in %g s", error, delay)
-                await self._clock.sleep(delay)
-            else:
-                return
-
-    def _count(self, run: Run, decision: Decision) -> None:
-        for entry in decision.entries:
-            if entry.type == "step_completed":
-                self._metrics.count("eventcore_steps_total", slug=run.slug, outcome=entry.data["status"])
-        if decision.end is not None:
-            self._count_end(run, decision)
-
-    def _count_end(self, run: Run, decision: Decision) -> None:
-        assert decision.end is not None
-        self._metrics.count("eventcore_runs_total", slug=run.slug, status=decision.end.status)
-        self._metrics.observe("eventcore_run_seconds", max(0.0, run.updated - run.created), slug=run.slug)
-
     # -- timers and leases -------------------------------------------------------------------------------------------
 
     async def _fire(self, timer: Timer) -> bool:
-        tick = TimerFired(decode(timer.raw)["path"], self._clock.now())
+        tick = tick_of(timer, self._clock.now(), self._randomness.random())
         if driven := self._driven.get(timer.run):
             driven.fire(tick)
             return True
         run = await self._store.run(timer.run)
         if run is None or run.status not in LIVE:
-            await self._commit_or_wait(Batch(timers_done=[timer.id]), [])
+            await self._saver.save(Batch(timers_done=[timer.id]), [])
             return True
+        if run.owner is None and run.status == "paused":
+            claimed = await self._store.claim(self._owner, self._clock.now(), self._lease, run=run.id)
+            run = claimed[0] if claimed else run
         if run.owner != self._owner:
             return False
         await self._go_on(run, tick)
@@ -370,7 +417,3 @@ class Runner:
                 await self.recover()
             except EventCoreError as error:
                 log.error("leases could not be renewed: %s", error)
-
-
-def _callable(decision: Decision, known: Callable[[Driven, Call], bool], driven: Driven) -> list[Call]:
-    return [call for call in decision.calls if known(driven, call)]

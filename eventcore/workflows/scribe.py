@@ -11,9 +11,11 @@ from eventcore.kernel.context import CallContext, Cause, PathEntry
 from eventcore.kernel.event import MAX_PAYLOAD, Event
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.ports import Ids
-from eventcore.kernel.records import Batch, JournalEntry, Run, RunMove, RunStatus, Timer
+from eventcore.kernel.records import Batch, JournalEntry, Listening, Run, RunMove, RunStatus, Timer
+from eventcore.workflows.decision import Decision
 from eventcore.workflows.plan import Plan
-from eventcore.workflows.reducer import Call, Decision, Entry, State
+from eventcore.workflows.state import Entry, State
+from eventcore.workflows.ticks import Call, End, Listen
 
 
 @dataclass(slots=True)
@@ -56,6 +58,24 @@ def entries_of(journal: list[JournalEntry]) -> list[Entry]:
     return [Entry(entry.event.type, entry.step, entry.attempt, entry.event.data) for entry in journal]
 
 
+def listening_row(run: Run, listen: Listen) -> Listening:
+    """What a step listens for, as the store keeps it."""
+    raw = encode({"kind": listen.kind, "match": listen.match, "about": listen.about})
+    return Listening(f"{run.id}/{listen.path}", run.tenant, run.id, listen.path, listen.event, raw)
+
+
+def _told(run: Run, end: End, at: float) -> Timer:
+    """The row that tells the parent of a run's end."""
+    parent, _, path = (run.parent or "").partition("/")
+    told: dict[str, Any] = {"path": path, "ref": run.id, "output": end.output}
+    if end.status != "completed":
+        error = end.error or {}
+        message = f"{run.slug} {end.status}: {error.get('message', 'no reason given')}"
+        kind = "ChildFailed" if end.status == "failed" else "ChildCancelled"
+        told["error"] = {"type": kind, "message": message, "run": run.id}
+    return Timer(f"{parent}/{path}!{run.id}", run.tenant, at, parent, orjson.dumps(told))
+
+
 class Scribe:
     """Writes what a decision says as rows; one an engine."""
 
@@ -75,6 +95,22 @@ class Scribe:
             run.status = "waiting"
         return batch
 
+    def queued(self, run: Run, at: float) -> Batch:
+        """The batch that stores a run which has to wait until there is room for it."""
+        run.status = "queued"
+        data = {"slug": run.slug, "run": run.id, "trigger": run.trigger, "inputs": orjson.Fragment(run.raw_inputs)}
+        event = self._event(run, "workflow_queued", data, at, self._ids.new(), run.causation_id)
+        return Batch(runs=[run], log=[event])
+
+    def promoted(self, active: Active, decision: Decision, at: float) -> Batch:
+        """The batch that begins a queued run."""
+        run, version = active.run, active.run.version + 1
+        batch = self.opening(active, decision, at)
+        batch.runs.clear()
+        run.version, run.updated = version, at
+        batch.moves.append(RunMove(run.id, run.status, version, at, run.raw_output, run.raw_error))
+        return batch
+
     def progress(self, active: Active, decision: Decision, at: float, *, busy: bool) -> Batch:
         """The batch that moves a run on by one version.
 
@@ -84,7 +120,7 @@ class Scribe:
         run = active.run
         batch = Batch()
         self._decided(active, decision, at, batch)
-        status: RunStatus = "running" if busy else "waiting"
+        status: RunStatus = "paused" if decision.state.paused else "running" if busy else "waiting"
         output = error = None
         if decision.end is not None:
             status = decision.end.status
@@ -109,18 +145,26 @@ class Scribe:
             raw = encode({"path": wait.path})
             batch.timers.append(Timer(f"{run.id}/{wait.path}", run.tenant, wait.due, run.id, raw))
         batch.timers_done.extend(f"{run.id}/{path}" for path in decision.waits_done)
+        batch.timers_done.extend(decision.timers_done)
+        batch.listening.extend(listening_row(run, listen) for listen in decision.listens)
+        batch.listening_done.extend(f"{run.id}/{path}" for path in decision.listens_done)
+        if decision.end is not None and run.parent is not None and "/" in run.parent:
+            batch.timers.append(_told(run, decision.end, at))
         if decision.end is not None:
             batch.log.extend(self._ended(run, decision, at))
 
     def _journal(self, active: Active, entry: Entry, at: float) -> JournalEntry:
         run = active.run
         event_id = self._ids.new()
+        if not entry.path:
+            data = {"slug": run.slug, "run": run.id, **entry.data}
+            return JournalEntry(self._event(run, entry.type, data, at, event_id, run.id, subject=""), 0)
         if entry.type == "step_started":
             cause = run.id
             active.started[entry.path] = event_id
         else:
             cause = active.started.get(entry.path, run.id)
-        step = active.plan.by_id[entry.path]
+        step = active.plan.node(entry.path)
         data = {"slug": run.slug, "step": entry.path, "attempt": entry.attempt, step.kind: step.target, **entry.data}
         event = self._event(run, entry.type, data, at, event_id, cause, subject=entry.path)
         return JournalEntry(event, entry.attempt)
@@ -150,8 +194,9 @@ class Scribe:
         data = {"slug": run.slug, "run": run.id, "status": end.status, "seconds": round(at - run.created, 6)}
         data |= {"error": end.error} if end.error else {"output": end.output}
         events = [self._event(run, "workflow_completed", data, at, self._ids.new(), run.id)]
-        if end.status == "failed":
-            events.insert(0, self._event(run, "workflow_failed", data, at, self._ids.new(), run.id))
+        if end.status != "completed":
+            ended = "workflow_failed" if end.status == "failed" else "workflow_cancelled"
+            events.insert(0, self._event(run, ended, data, at, self._ids.new(), run.id))
         return events
 
     def _event(
@@ -187,6 +232,6 @@ class Scribe:
 def _ends(decision: Decision) -> tuple[bytes | None, bytes | None]:
     end = decision.end
     assert end is not None
-    if end.status == "failed":
+    if end.status != "completed":
         return None, orjson.dumps(end.error)
     return orjson.dumps(end.output), None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 import anyio
 
@@ -13,26 +15,49 @@ from eventcore.kernel.event import MAX_PAYLOAD
 from eventcore.kernel.ids import step_key
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.ports import Clock, Faults, Invocation, Invoker, Randomness
+from eventcore.kernel.records import Batch, Guard
 from eventcore.workflows.driven import Arrival
-from eventcore.workflows.reducer import Call, StepBroke, StepSucceeded
 from eventcore.workflows.scribe import Active
+from eventcore.workflows.ticks import Call, StepBroke, StepParked, StepSucceeded
 
 #: The longest wait that an error may ask for, in seconds.
 _MAX_RETRY_AFTER = 86400.0
 
 
+#: Does a step that calls no intent: (run, call, metadata) -> what came of it.
+Other = Callable[..., Any]
+
+
+@dataclass(slots=True)
+class Parked:
+    """The step's work was handed on; its end comes later, as an `Answered`.
+
+    Attributes:
+        ref: the child's run id, or what identifies the answer.
+        effects: what is committed together with the step's beginning to wait.
+    """
+
+    waits: Literal["child", "answer"]
+    ref: str
+    effects: Batch = field(default_factory=Batch)
+    guards: tuple[Guard, ...] = ()
+
+
 class StepCalls:
     """Calls intents for the runner."""
 
-    def __init__(self, invoker: Invoker, clock: Clock, randomness: Randomness, faults: Faults) -> None:
+    def __init__(
+        self, invoker: Invoker, clock: Clock, randomness: Randomness, faults: Faults, others: Mapping[str, Other]
+    ) -> None:
         self._invoker, self._clock, self._randomness, self._faults = invoker, clock, randomness, faults
+        self._others = others
 
     async def call(self, active: Active, call: Call) -> Arrival:
         """Call the intent of a step; whatever happens becomes a tick."""
         run = active.run
         metadata = {
             "call_id": f"{run.id}/{call.path}#{call.attempt}",
-            "idempotency_key": step_key(run.id, call.path),
+            "idempotency_key": step_key(run.id, call.path, call.epoch),
             "run": run.id,
             "step": call.path,
             "attempt": call.attempt,
@@ -41,12 +66,20 @@ class StepCalls:
         self._faults.reach("step.before_call")
         # A step without a limit of its own has the invoker's, which every call has; two would cost twice.
         limit = None if call.timeout is None else anyio.CancelScope(deadline=anyio.current_time() + call.timeout)
-        done: Invocation | None = None
+        done: Invocation | Parked | None = None
         try:
             with limit or nullcontext():
-                done = await self._invoker.invoke(call.intent, call.params, active.context(call.path), metadata)
+                if call.kind == "plugin":
+                    params = call.params if not call.secrets else self._others["secrets"](call)
+                    done = await self._invoker.invoke(call.intent, params, active.context(call.path), metadata)
+                else:
+                    done = await self._others[call.kind](active, call, metadata)
             if done is None:
                 raise PluginTimeout(f"{call.intent} ran over the step's {call.timeout:g} s")
+            if isinstance(done, Parked):
+                self._faults.reach("step.after_call")
+                parked = StepParked(call.path, call.attempt, done.waits, done.ref, self._clock.now())
+                return Arrival(parked, done.effects, done.guards)
             output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
         except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's
             return self._broke(call, error)
@@ -67,7 +100,7 @@ class StepCalls:
     def refused(self, arrival: Arrival, error: EventCoreError) -> Arrival:
         """What a step wanted to commit along with its completion is not acceptable: the step failed."""
         tick = arrival.tick
-        if not isinstance(tick, StepSucceeded):
+        if not isinstance(tick, StepSucceeded | StepParked):
             raise error
         body = {"type": type(error).__name__, "message": error.message}
         return Arrival(StepBroke(tick.path, tick.attempt, body, tick.at, self._randomness.random()))

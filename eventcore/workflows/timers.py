@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from eventcore.kernel.errors import StoreError
+from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Store
 from eventcore.kernel.records import Timer
+from eventcore.workflows.ticks import Answered, TimerFired
 
 log = logging.getLogger("eventcore.workflows")
 
@@ -17,6 +19,14 @@ log = logging.getLogger("eventcore.workflows")
 _LOOK_EVERY = 30.0
 _AFTER_FIRING = 0.005
 _NOTHING_OURS = 1.0
+
+
+def tick_of(timer: Timer, at: float, jitter: float) -> TimerFired | Answered:
+    """What a timer row tells its run: that a time has come, or what it waited for."""
+    told = decode(timer.raw)
+    if "ref" in told:
+        return Answered(told["path"], told["ref"], told.get("output"), told.get("error"), at, timer.id, jitter)
+    return TimerFired(told["path"], at)
 
 
 class TimerKeeper:

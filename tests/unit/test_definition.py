@@ -59,7 +59,7 @@ WRONG: dict[str, tuple[str, int, str]] = {
     "no id": ("slug: w\nsteps:\n  - emit: x\n", 3, "id is required"),
     "bad id": ("slug: w\nsteps:\n  - id: Not Good\n    emit: x\n", 3, "'Not Good' is no step id"),
     "id twice": ("slug: w\nsteps:\n  - {id: a, emit: x}\n  - {id: a, emit: y}\n", 4, "there is a step 'a' already"),
-    "no kind": ("slug: w\nsteps:\n  - id: a\n    with: {}\n", 3, "exactly one of plugin, emit, sleep; this has none"),
+    "no kind": ("slug: w\nsteps:\n  - id: a\n    with: {}\n", 3, "sleep, hook, steps; this has none"),
     "two kinds": ("slug: w\nsteps:\n  - {id: a, emit: x, plugin: y}\n", 3, "this has plugin and emit"),
     "unknown need": (
         "slug: w\nsteps:\n  - {id: first, emit: x}\n  - id: b\n    emit: x\n    needs: [frist]\n",
@@ -175,7 +175,7 @@ def test_yaml_mapping_and_python_make_the_same_plan() -> None:
     step = Step(id="a", plugin="x", retry=Retry(attempts=2, initial=0.5))
     assert Registry().compile(Workflow(slug="w", steps=(step,))).steps[0].retry == Retry(attempts=2, initial=0.5)
     assert [one.kind for one in from_yaml.steps] == ["plugin", "sleep", "emit"]
-    assert from_yaml.by_id["pause"].sleep == 5400
+    assert from_yaml.by_id["pause"].step.sleep == 5400
     assert from_yaml.intents == {"classify_text"}
 
 

@@ -527,7 +527,7 @@ class FailingStore(MemoryStore):
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("eventcore.workflows.runner._STORE_RETRY", (0.005, 0.005))
+    monkeypatch.setattr("eventcore.workflows.saving._STORE_RETRY", (0.005, 0.005))
     monkeypatch.setattr("eventcore.workflows.timers._NOTHING_OURS", 0.05)
 
 

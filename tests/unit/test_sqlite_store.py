@@ -371,7 +371,7 @@ def test_every_statement_is_explained_and_valid(tmp_path: Path) -> None:
                 parts = {"table": "events", "conditions": "1", "order": "ASC", "oldest": "at", "shown": "1"}
                 filled = text.format(**parts, foreign="1, 2", by="type", what="at")
                 names = dict.fromkeys(("id", "tenant", "limit", "most", "words", "until", "owner", "now", "slug"), 1)
-                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash"), 1)
+                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash", "run"), 1)
                 values: Any = names | {"limit_key": 1} if ":" in filled else ("[]",) * filled.count("?")
                 connection.execute(f"EXPLAIN {filled}", values)
     with pytest.raises(ValueError, match="lacks its comment"):

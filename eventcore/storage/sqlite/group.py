@@ -60,6 +60,7 @@ class _Table:
 _TABLES = (
     _Table("definitions", SQL["put_definition"], lambda row: row[0]),
     _Table("timers", SQL["put_timer"], lambda row: row[0], SQL["delete_timer"], "timers_done"),
+    _Table("listening", SQL["put_listening"], lambda row: row[0], SQL["delete_listening"], "listening_done"),
     _Table("keys", SQL["put_key"], lambda row: row[:3]),
     _Table("cursors", SQL["put_cursor"], lambda row: row[:2]),
     _Table("deliveries", SQL["put_delivery"], lambda row: row[:3], SQL["delete_delivery"], "deliveries_done"),

@@ -217,6 +217,13 @@ ORDER BY id LIMIT :limit;
 -- The claim itself; runs in the transaction of `claimable_runs`.
 UPDATE runs SET owner = ?, fence = ?, lease_until = ? WHERE id = ?;
 
+-- name: claimable_run
+-- One run, in whatever status, unless another engine drives it.
+SELECT id, tenant, slug, definition, status, raw_inputs, actor, roles, created, updated, version, raw_output, raw_error,
+       correlation_id, causation_id, hops, chain, traceparent, trigger_id, raw_trigger_event, parent, limit_key, owner,
+       fence, lease_until
+FROM runs WHERE id = :run AND (owner IS NULL OR owner = :owner OR lease_until <= :now);
+
 -- name: renew_runs
 -- A longer lease for everything an owner drives.
 UPDATE runs SET lease_until = :until
@@ -249,6 +256,18 @@ SELECT id, tenant, due, run, raw FROM timers WHERE due <= ? ORDER BY due, id LIM
 -- name: next_timer
 -- When to look again.
 SELECT min(due) FROM timers;
+
+-- name: put_listening
+-- A step that waits for an event.
+INSERT OR REPLACE INTO listening (id, tenant, run, path, event, raw) VALUES (?, ?, ?, ?, ?, ?);
+
+-- name: delete_listening
+-- A step that does so no longer.
+DELETE FROM listening WHERE id = ?;
+
+-- name: listening
+-- What an engine that begins has to know of.
+SELECT id, tenant, run, path, event, raw FROM listening WHERE id > ? ORDER BY id LIMIT ?;
 
 -- name: put_key
 -- An idempotency key; that no living one is replaced was checked before.

@@ -19,6 +19,7 @@ from eventcore.kernel.records import (
     Delivery,
     JournalEntry,
     Key,
+    Listening,
     Memory,
     PluginState,
     Run,
@@ -94,7 +95,19 @@ def run_of(row: Row) -> Run:
 #: How each record that is stored field by field becomes a row; its class makes the record of the row again.
 ROW_OF: dict[type, Callable[[Any], Row]] = {
     record: attrgetter(*record.__slots__)
-    for record in (Definition, Timer, Key, Cursor, Delivery, DeadLetter, PluginState, Memory, Schedule, Audit)
+    for record in (
+        Definition,
+        Timer,
+        Listening,
+        Key,
+        Cursor,
+        Delivery,
+        DeadLetter,
+        PluginState,
+        Memory,
+        Schedule,
+        Audit,
+    )
 }
 
 #: The columns that a move changes.

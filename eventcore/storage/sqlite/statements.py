@@ -53,13 +53,16 @@ def in_transaction(
     return result
 
 
-def claim(connection: sqlite3.Connection, owner: str, now: float, lease: float, limit: int) -> list[Run]:
+def claim(
+    connection: sqlite3.Connection, owner: str, now: float, lease: float, limit: int, run: str | None
+) -> list[Run]:
     """See `Store.claim`."""
-    values = {"owner": owner, "now": now, "limit": limit}
-    runs = [run_of(row) for row in connection.execute(SQL["claimable_runs"], values)]
-    for run in runs:
-        run.owner, run.fence, run.lease_until = owner, run.fence + 1, now + lease
-    claims = [(run.owner, run.fence, run.lease_until, run.id) for run in runs]
+    values = {"owner": owner, "now": now} | ({"limit": limit} if run is None else {"run": run})
+    name = "claimable_runs" if run is None else "claimable_run"
+    runs = [run_of(row) for row in connection.execute(SQL[name], values)]
+    for one in runs:
+        one.owner, one.fence, one.lease_until = owner, one.fence + 1, now + lease
+    claims = [(one.owner, one.fence, one.lease_until, one.id) for one in runs]
     connection.executemany(SQL["claim_run"], claims)
     return runs
 

@@ -29,6 +29,7 @@ from eventcore.kernel.records import (
     Guard,
     JournalEntry,
     Key,
+    Listening,
     Memory,
     PluginState,
     Run,
@@ -282,6 +283,9 @@ class SqliteStore(Store):
         [[due]] = await self._read(statements.fetch, "next_timer", ())
         return None if due is None else float(due)
 
+    async def listening(self, after: str = "", limit: int = 1000) -> list[Listening]:
+        return await self._rows("listening", (after, page_size(limit)), lambda row: Listening(*row))
+
     async def key(self, tenant: str, scope: str, key: str, now: float) -> Key | None:
         return await self._one("live_key", (tenant, scope, key, now), lambda row: Key(*row))
 
@@ -313,8 +317,8 @@ class SqliteStore(Store):
     async def dead_letter(self, letter_id: str) -> DeadLetter | None:
         return await self._one("dead_letter", (letter_id,), lambda row: DeadLetter(*row))
 
-    async def claim(self, owner: str, now: float, lease: float, limit: int = 100) -> list[Run]:
-        return await self._write(statements.claim, owner, now, lease, page_size(limit))
+    async def claim(self, owner: str, now: float, lease: float, limit: int = 100, run: str | None = None) -> list[Run]:
+        return await self._write(statements.claim, owner, now, lease, page_size(limit), run)
 
     async def renew(self, owner: str, now: float, lease: float) -> int:
         return await self._write(statements.renew, owner, now + lease)

@@ -8,7 +8,7 @@ from dataclasses import replace
 import anyio
 
 from eventcore.kernel.errors import Conflict
-from eventcore.kernel.records import Batch, Memory, Run, RunAt, RunMove, RunQuery, Schedule, Timer
+from eventcore.kernel.records import Batch, Listening, Memory, Run, RunAt, RunMove, RunQuery, Schedule, Timer
 from eventcore.testing.store_checks.records import LONGEST, MakeStore, attempt, event, full_run, move, run, started
 
 
@@ -41,6 +41,32 @@ async def check_runs_are_added_once(make_store: MakeStore) -> None:
         found = await store.run("r2")
         assert found is not None
         assert (found.status, found.version) == ("waiting", 2)
+
+
+async def check_listening(make_store: MakeStore) -> None:
+    """Steps that listen are stored, replaced, removed, and read page by page in order of their ids."""
+    async with started(make_store) as store:
+        rows = [Listening(f"r1/{name}", "default", "r1", name, "paid", b"{}") for name in "cab"]
+        await store.commit(Batch(listening=rows))
+        await store.commit(Batch(listening=[replace(rows[0], event="sent")], listening_done=["r1/a", "nobody"]))
+        assert [(row.path, row.event) for row in await store.listening()] == [("b", "paid"), ("c", "sent")]
+        assert [row.path for row in await store.listening("r1/b")] == ["c"]
+        assert [row.path for row in await store.listening(limit=1)] == ["b"]
+
+
+async def check_claim_of_one_run(make_store: MakeStore) -> None:
+    """One run is claimed whatever its status, unless another engine's lease on it goes on."""
+    async with started(make_store) as store:
+        await store.commit(Batch(runs=[run("r1", status="paused"), run("r2", status="failed")]))
+        assert await store.claim("me", 10.0, 5.0) == []
+        for name in ("r1", "r2"):
+            [mine] = await store.claim("me", 10.0, 5.0, run=name)
+            [again] = await store.claim("me", 11.0, 5.0, run=name)
+            assert (mine.id, mine.owner, again.fence) == (name, "me", mine.fence + 1)
+            assert await store.claim("you", 12.0, 5.0, run=name) == []
+            [yours] = await store.claim("you", 17.0, 5.0, run=name)
+            assert yours.owner == "you"
+        assert await store.claim("me", 10.0, 5.0, run="nobody") == []
 
 
 async def check_runs_query(make_store: MakeStore) -> None:

@@ -1,0 +1,170 @@
+"""What a tick decides: the state after it, and everything to commit or to do because of it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from eventcore.kernel.event import MAX_PAYLOAD
+from eventcore.kernel.json import decode, encode
+from eventcore.workflows.plan import Plan
+from eventcore.workflows.state import SETTLED, Entry, State, alive, apply, parent_of
+from eventcore.workflows.ticks import Call, End, Listen, Publish, Wait
+
+#: How large what a container gathers may be: the outputs of its items, each of which was small enough.
+MAX_GATHERED = 16 * MAX_PAYLOAD
+_LEVEL = re.compile(r"([^/\[]+)(?:\[(\d+)\])?(/|$)")
+
+
+class _Secrets(dict[str, Any]):
+    """`secrets.x` in an expression: a mark, which the runner replaces when it calls. The value is never here."""
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str)
+
+    def __getitem__(self, name: str) -> dict[str, str]:
+        return {"$secret": name}
+
+
+_SECRETS = _Secrets()
+
+
+@dataclass(slots=True)
+class Decision:
+    """The state after a tick, and everything to commit or to do because of it.
+
+    Attributes:
+        waits_done: paths whose timers are over; `timers_done`: ids of other timer rows.
+        listens_done: paths that listen no more.
+        dropped: paths whose calls under way are of no use any more.
+        children: runs to cancel or terminate.
+        dirty: containers (the empty path: the run) to look at, because something in them changed.
+    """
+
+    plan: Plan
+    state: State
+    entries: list[Entry] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    publishes: list[Publish] = field(default_factory=list)
+    waits: list[Wait] = field(default_factory=list)
+    waits_done: list[str] = field(default_factory=list)
+    timers_done: list[str] = field(default_factory=list)
+    listens: list[Listen] = field(default_factory=list)
+    listens_done: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    children: list[tuple[str, Literal["cancel", "terminate"]]] = field(default_factory=list)
+    dirty: list[str] = field(default_factory=list)
+    end: End | None = None
+
+    def write(self, type: str, path: str, attempt: int, **data: Any) -> None:
+        """Write a journal entry, and let the state follow."""
+        entry = Entry(type, path, attempt, data)
+        self.entries.append(entry)
+        apply(self.state, entry)
+        if type == "step_completed":
+            self.dirty.append(parent_of(path))
+
+    def finish(self, end: End) -> None:
+        """The run is over."""
+        self.end = end
+        self.state.ended = True
+
+    @property
+    def says(self) -> bool:
+        """Whether there is anything to commit."""
+        return bool(
+            self.entries
+            or self.waits
+            or self.end
+            or self.waits_done
+            or self.timers_done
+            or self.listens
+            or self.listens_done
+        )
+
+    def json(self, value: Any, what: str, limit: int = MAX_PAYLOAD) -> Any:
+        """The value as it will be read back from the journal, so that a live run and a replayed one see the same."""
+        return decode(encode(value, limit=limit, what=what))
+
+    # -- below a path ------------------------------------------------------------------------------------------------
+
+    def inside(self, path: str) -> Iterator[str]:
+        """The paths of everything in a container; of the whole run for the empty path."""
+        if not path:
+            yield from list(self.state.steps)
+            return
+        starts = (path + "/", path + "[")
+        yield from [one for one in self.state.steps if one.startswith(starts)]
+
+    def touch(self, path: str) -> None:
+        """Something happened in a step: look at everything around it, the run first."""
+        while path:
+            path = parent_of(path)
+            if path in self.dirty:
+                self.dirty.remove(path)  # the outermost is looked at first
+            self.dirty.append(path)
+
+    def busy(self, path: str) -> bool:
+        """Whether anything in a container is being called."""
+        steps = self.state.steps
+        return any(
+            steps[one].status == "running" and not steps[one].inside and alive(self.state, one)
+            for one in self.inside(path)
+        )
+
+    def drop(self, path: str, *, children: Literal["cancel", "terminate"] = "cancel", settle: bool = False) -> None:
+        """Let go of everything in a container that is under way or waits.
+
+        Args:
+            settle: write that what waits is cancelled; children are waited for.
+        """
+        gone = {one for one in self.inside(path) if self.state.steps[one].status not in SETTLED}
+        self.waits = [wait for wait in self.waits if wait.path not in gone]
+        self.listens = [listen for listen in self.listens if listen.path not in gone]
+        self.calls = [call for call in self.calls if call.path not in gone]
+        for one in [one for one in self.state.steps if one in gone]:
+            step = self.state.steps[one]
+            if step.status == "running":
+                if step.deadline and step.inside:
+                    self.waits_done.append(one)
+                if not step.inside:
+                    self.dropped.append(one)
+                continue
+            if step.timed:
+                self.waits_done.append(one)
+            if step.waits in ("event", "approval"):
+                self.listens_done.append(one)
+            if step.waits == "child":
+                self.children.append((step.ref, children))
+            elif settle:
+                self.write("step_completed", one, step.attempt, status="cancelled")
+
+    # -- expressions -------------------------------------------------------------------------------------------------
+
+    def scope(self, path: str) -> dict[str, Any]:
+        """The names that the expressions of a step may use."""
+        scope = self.state.scope()
+        if "[" in path or "/" in path:
+            self._nested(path, scope)
+        scope["secrets"] = _SECRETS
+        return scope
+
+    def _nested(self, path: str, scope: dict[str, Any]) -> None:
+        """Add the item, and the steps of the groups around the step; inner names hide outer ones."""
+        states, steps = self.state.steps, dict(self.state.views)
+        for match in _LEVEL.finditer(path):
+            container, index, more = path[: match.end(1)], match[2], match[3]
+            if index is not None:
+                items = states[container].items or []
+                scope["item"], scope["index"] = items[int(index)], int(index)
+            if more:
+                block = path[: match.end() - 1]
+                for child in self.plan.node(block).children:
+                    state = states.get(f"{block}/{child.id}")
+                    if state is not None:
+                        steps[child.id] = state.view()
+                    else:
+                        steps.pop(child.id, None)
+        scope["steps"] = steps

@@ -1,0 +1,74 @@
+"""What steps do besides calling an intent: child runs, hooks, secrets filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from eventcore.hooks.caller import Hooks
+from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import InvalidInput, PluginFailed
+from eventcore.kernel.ports import Invocation, Secrets
+from eventcore.workflows.launch import Launcher
+from eventcore.workflows.registry import Registry
+from eventcore.workflows.scribe import Active
+from eventcore.workflows.stepcalls import Parked
+from eventcore.workflows.ticks import Call
+
+#: Calls a slug that no definition has: (active, call, metadata) -> what came of it. Raises UnknownWorkflow.
+External = Callable[..., Any]
+
+
+class OtherWork:
+    """Does steps of the kinds `workflow` and `hook`.
+
+    Args:
+        external: asked for a slug that is not defined here; None: there are no other engines.
+    """
+
+    def __init__(self, registry: Registry, launcher: Launcher, hooks: Hooks, secrets: Secrets) -> None:
+        self._registry, self._launcher, self._hooks, self._secrets = registry, launcher, hooks, secrets
+        self.external: External | None = None
+
+    def table(self) -> Mapping[str, Callable[..., Any]]:
+        """By kind."""
+        return {"workflow": self.child, "hook": self.hook, "secrets": self.filled}
+
+    async def child(self, active: Active, call: Call, metadata: Mapping[str, Any]) -> Parked | Invocation:
+        """Start a run of another workflow, in the commit in which the step begins to wait for it."""
+        plan = self._registry.find(call.intent)
+        params = self.filled(call) if call.secrets else call.params
+        if plan is None and self.external is not None:
+            found: Parked | Invocation = await self.external(active, call, metadata, params)
+            return found
+        if plan is None:
+            plan = self._registry.get(call.intent)  # raises, and names the places searched
+        if not isinstance(params, dict):
+            raise InvalidInput(f"`with` of {call.path} is no mapping, so it cannot be the inputs of {call.intent}")
+        context = active.context(call.path)
+        staged = self._launcher.stage(plan, params, context, parent=f"{active.run.id}/{call.path}")
+        return Parked("child", staged.active.run.id, staged.batch, staged.guards)
+
+    async def hook(self, active: Active, call: Call, metadata: Mapping[str, Any]) -> Invocation:
+        """Call a hook; a denial fails the step."""
+        context: CallContext = active.context(call.path)
+        params = self.filled(call) if call.secrets else call.params
+        outcome = await self._hooks.call(call.intent, params, context=context)
+        if outcome.denied:
+            raise PluginFailed(f"{call.intent} was denied: {outcome.reason}", kind="HookDenied")
+        return Invocation({"value": outcome.value, "replies": [*outcome.replies]}, "host")
+
+    def filled(self, call: Call) -> Any:
+        """The parameters with the secrets that the definition names in them. Their values are nowhere else."""
+        return self._fill(call.params, call.secrets)
+
+    def _fill(self, value: Any, names: frozenset[str]) -> Any:
+        if isinstance(value, dict):
+            if value.keys() == {"$secret"} and value["$secret"] in names:
+                secret = self._secrets.get(value["$secret"])
+                if secret is None:
+                    name = value["$secret"]
+                    raise InvalidInput(f"the secret {name!r} is not set", hint=f"set EVENTCORE_SECRET_{name.upper()}")
+                return secret
+            return {key: self._fill(item, names) for key, item in value.items()}
+        return [self._fill(item, names) for item in value] if isinstance(value, list) else value

@@ -1,0 +1,148 @@
+"""Random workflows with groups, foreach, waits, and undoing: every one ends, replays, and loses or doubles nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from eventcore.workflows.reducer import Decision, Entry, fold, reduce
+from eventcore.workflows.registry import Registry
+from eventcore.workflows.state import UNDO, State
+from eventcore.workflows.ticks import Answered, Asked, Begun, Resumed, StepBroke, StepSucceeded, Tick, TimerFired
+
+FRESH = State({"items": [1, 2, 3]}, {"id": "r"})
+
+
+@st.composite
+def blocks(draw: st.DrawFn, depth: int = 0) -> list[dict[str, Any]]:
+    steps: list[dict[str, Any]] = []
+    for number in range(draw(st.integers(1, 4))):
+        kinds = ["plugin", "plugin", "sleep", "wait_for"] + (["steps"] if depth < 2 else [])
+        kind = draw(st.sampled_from(kinds))
+        step: dict[str, Any] = {"id": f"s{number}"}
+        if kind == "steps":
+            step["steps"] = draw(blocks(depth + 1))
+        else:
+            step[kind] = {"plugin": "p", "sleep": 1, "wait_for": {"event": "e"}}[kind]
+        if draw(st.integers(0, 3)) == 0:
+            step |= {"foreach": "{{ inputs.items }}", "max_parallel": draw(st.integers(1, 3))}
+            step["on_item_error"] = draw(st.sampled_from(["stop", "finish", "ignore"]))
+        if number and draw(st.booleans()):
+            step["needs"] = draw(st.lists(st.sampled_from([f"s{n}" for n in range(number)]), unique=True, max_size=2))
+        if kind == "plugin" and draw(st.booleans()):
+            step["retry"] = {"attempts": 2, "initial": 1, "jitter": False}
+        if draw(st.booleans()):
+            step["compensate"] = {"plugin": "undo", "retry": {"attempts": 2, "initial": 1, "jitter": False}}
+        if draw(st.integers(0, 3)) == 0:
+            step["continue_on_error"] = True
+        steps.append(step)
+    return steps
+
+
+class World:
+    """What is outside the reducer: calls, timers, waits, the journal."""
+
+    def __init__(self, steps: list[dict[str, Any]]) -> None:
+        self.plan = Registry().compile({"slug": "w", "steps": steps})
+        self.state, self.journal, self.now = FRESH, list[Entry](), 0.0
+        self.calls, self.timers, self.listens = dict[str, int](), dict[str, float](), set[str]()
+        self.done: Counter[str] = Counter()
+        self.ended = 0
+
+    def tick(self, tick: Tick) -> Decision:
+        before = self.state
+        frozen = dict(before.steps)
+        decision = reduce(self.plan, before, tick)
+        assert before.steps == frozen, "the reducer changed the state it was given"
+        self.state = decision.state
+        self.journal += decision.entries
+        for path in decision.waits_done:
+            self.timers.pop(path, None)
+        self.listens -= {*decision.listens_done}
+        self.timers |= {wait.path: wait.due for wait in decision.waits}
+        self.listens |= {listen.path for listen in decision.listens}
+        for path in decision.dropped:
+            self.calls.pop(path, None)
+        for call in decision.calls:
+            assert call.path not in self.calls, f"{call.path} is called twice at once"
+            self.calls[call.path] = call.attempt
+        for entry in decision.entries:
+            if entry.type == "step_completed" and entry.data["status"] == "completed":
+                self.done[entry.path] += 1
+                assert self.done[entry.path] == 1, f"{entry.path} was completed twice"
+        self.ended += decision.end is not None
+        assert fold(FRESH, self.journal).steps == self.state.steps
+        assert self.ended or self.calls or self.timers or self.listens, "nothing is under way and nothing is over"
+        if self.ended:
+            left = [*self.calls, *self.timers, *self.listens]
+            assert not left, "something is left of a run that is over"
+        return decision
+
+    def choices(self) -> list[tuple[str, str]]:
+        kinds = (("call", self.calls), ("timer", self.timers), ("event", self.listens))
+        return [(kind, path) for kind, paths in kinds for path in sorted(paths)]
+
+    def happen(self, kind: str, path: str, *, fails: bool) -> None:
+        if kind == "timer":
+            self.now = max(self.now, self.timers[path])
+            self.tick(TimerFired(path, self.now))
+        elif kind == "event":
+            self.tick(Answered(path, "e1", {}, None, self.now))
+        else:
+            attempt = self.calls.pop(path)
+            error = {"type": "Error", "message": "no"}
+            if fails:
+                self.tick(StepBroke(path, attempt, error, self.now, 0.5))
+            else:
+                self.tick(StepSucceeded(path, attempt, path, self.now))
+
+    def crash(self) -> None:
+        self.calls.clear()
+        self.listens.clear()
+        self.state = fold(FRESH, self.journal)
+        self.tick(Resumed(self.now))
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(steps=blocks(), data=st.data())
+def test_any_workflow_ends_whatever_happens(steps: list[dict[str, Any]], data: st.DataObject) -> None:
+    world = World(steps)
+    world.tick(Begun(0.0))
+    crashes = 0
+    while not world.ended:
+        what = data.draw(st.integers(0, 19))
+        if what == 19 and crashes < 3:
+            crashes += 1
+            world.crash()
+        elif what == 18 and world.state.phase == "forward":
+            world.tick(Asked("cancel", "me", world.now))
+        else:
+            kind, path = data.draw(st.sampled_from(world.choices()))
+            world.happen(kind, path, fails=what < 6)
+    assert world.ended == 1
+    undone = {entry.path.removesuffix(UNDO) for entry in world.journal if entry.path.endswith(UNDO)}
+    assert undone <= {*world.done}, "what never completed was undone"
+    if world.state.phase == "undoing":
+        wanted = {
+            path
+            for path, step in world.state.steps.items()
+            if step.order and step.items is None and world.plan.node(path).undo is not None
+        }
+        assert undone == wanted
+
+
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(steps=blocks(), data=st.data())
+def test_any_order_of_things_ends_the_same(steps: list[dict[str, Any]], data: st.DataObject) -> None:
+    outputs = []
+    for _ in range(2):
+        world = World(steps)
+        world.tick(Begun(0.0))
+        while not world.ended:
+            kind, path = data.draw(st.sampled_from(world.choices()))
+            world.happen(kind, path, fails=False)
+        outputs.append({path: (step.status, step.output) for path, step in world.state.steps.items()})
+    assert outputs[0] == outputs[1]

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 
 import anyio
-import anyio.lowlevel
 
 from eventcore.bus.delivery import Dispatcher
 from eventcore.bus.subscription import Subscription
@@ -15,8 +13,8 @@ from eventcore.kernel.event import Event
 
 #: How long `block` holds an emit back, in seconds.
 BLOCK_SECONDS = 1.0
-#: A subscription that handles nothing in so many turns of the event loop waits for something else.
-_IDLE_TURNS = 3
+#: A timer that fires so much too late, in seconds, says that the event loop stood still.
+_HELD_UP = 0.05
 
 
 class Admission:
@@ -65,29 +63,24 @@ class Admission:
                 waiting.append(subscription)
 
     async def _wait(self, waiting: list[Subscription], reserved: list[Subscription]) -> None:
-        left = deque(waiting)
-        with anyio.move_on_after(BLOCK_SECONDS):
-            while left:
-                while not self._dispatch.reserve(left[0]):
-                    await left[0].wait_for_room()
-                reserved.append(left.popleft())
-        with anyio.move_on_after(BLOCK_SECONDS):
-            await self._catch_up(left, reserved)
-
-    async def _catch_up(self, left: deque[Subscription], reserved: list[Subscription]) -> None:
-        """Go on as long as those who make room get on at every turn of the event loop.
-
-        Maybe none of them was slow, but the whole process was held up, and the second went by for all of it at once.
-        """
-        idle, handled = 0, -1
-        while left and idle < _IDLE_TURNS:
-            await anyio.lowlevel.checkpoint()
-            idle, before, handled = idle + 1, handled, left[0].handled
-            if handled != before:
-                idle = 0
-            if self._dispatch.reserve(left[0]):
-                reserved.append(left.popleft())
-                handled = -1
+        # In all lines at once: one after the other would take a turn of the event loop each.
+        lines = [(subscription, subscription.line_up()) for subscription in waiting]
+        try:
+            # Where the whole process was held up, the second went by for everybody, whether anyone is slow or not: then
+            # it begins once more.
+            for _ in range(2):
+                end = anyio.current_time() + BLOCK_SECONDS
+                with anyio.move_on_after(BLOCK_SECONDS):
+                    for _, place in lines:
+                        await place.wait()
+                if all(place.is_set() for _, place in lines) or anyio.current_time() < end + _HELD_UP:
+                    return
+        finally:
+            for subscription, place in lines:
+                if place.is_set():
+                    reserved.append(subscription)
+                else:
+                    subscription.leave_line(place)
 
 
 def _own(subscription: Subscription, event: Event) -> bool:

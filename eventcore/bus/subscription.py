@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextvars import copy_context
 from functools import partial
@@ -49,7 +50,7 @@ class Subscription:
 
     # There may be very many of them: slots make one four times smaller.
     __slots__ = (
-        "_allow", "_bus", "_clock", "_expected", "_lanes", "_on_outcome", "_reserved", "_roles", "_room", "_stopped",
+        "_allow", "_bus", "_clock", "_expected", "_lanes", "_line", "_on_outcome", "_reserved", "_roles", "_stopped",
         "_watchdog", "_where", "actor", "at_once", "buffer", "dropped", "handled", "handler", "handler_name",
         "ignore_self", "label", "name", "on_overflow", "overflow", "overflowing", "owner", "pattern", "priority",
         "spill", "tenant", "timeout",
@@ -93,7 +94,8 @@ class Subscription:
         self.on_overflow = on_overflow
         self._watchdog, self._expected = watchdog, expected
         self._lanes = [Lane(timeout) for _ in range(concurrency)]
-        self._room: anyio.Event | None = None
+        # Who waits for room, in the order in which they came; None: nobody.
+        self._line: deque[anyio.Event] | None = None
         self._reserved = 0
         self._stopped = False
         self.spill = Spill(self, read, clock) if overflow == "spill" else None
@@ -140,8 +142,8 @@ class Subscription:
 
     @property
     def room(self) -> int:
-        """How many more events the buffer can take, beyond those that a place was reserved for."""
-        return self.buffer - self.backlog - self._reserved
+        """How many more events the buffer can take, beyond those that a place was reserved for or that wait for one."""
+        return 0 if self._line else self.buffer - self.backlog - self._reserved
 
     def reserve(self) -> bool:
         """Keep a place for an event that is about to be committed. False: there is none."""
@@ -153,19 +155,37 @@ class Subscription:
     def release(self) -> None:
         """Give a reserved place back: the event has taken it, or did not come."""
         self._reserved -= 1
-        if not self.full:
-            self._make_room()
+        self._serve_line()
 
-    async def wait_for_room(self) -> None:
-        """Return after something was taken out of the buffer, or a reserved place was given back."""
-        if self._room is None:
-            self._room = anyio.Event()
-        await self._room.wait()
+    def line_up(self) -> anyio.Event:
+        """Ask for a place; the event is set when it is kept. Who waits longest gets the next one.
 
-    def _make_room(self) -> None:
-        if self._room is not None:
-            self._room.set()
-            self._room = None
+        Leave with `leave_line`, unless the event is set.
+        """
+        mine = anyio.Event()
+        if self.reserve():
+            mine.set()
+        else:
+            self._line = self._line or deque()
+            self._line.append(mine)
+        return mine
+
+    def leave_line(self, mine: anyio.Event) -> None:
+        """Wait no longer for a place that was not given."""
+        if self._line is not None and mine in self._line:
+            self._line.remove(mine)
+            self._serve_line()
+
+    def _serve_line(self) -> None:
+        """Give places that have become free to those who wait."""
+        line = self._line
+        if line is None:
+            return
+        while line and (self._stopped or self.buffer - self.backlog - self._reserved > 0):
+            self._reserved += 1
+            line.popleft().set()
+        if not line:
+            self._line = None
 
     def put(self, event: Event) -> None:
         """Buffer the event, whether or not there is room."""
@@ -226,7 +246,7 @@ class Subscription:
             if lane.begun:
                 lane.wake()
             lane.ring = None
-        self._make_room()
+        self._serve_line()
 
     def _cancelled(self, event: Event) -> None:
         self._on_outcome(self, event, Outcome(self.name, "cancelled", error="unsubscribed"))
@@ -281,8 +301,8 @@ class Subscription:
         spill, expected, until = self.spill, self._expected, lane.began + SLICE
         while queue and not self._stopped:
             lane.event = event = queue.popleft()
-            if self._room is not None:
-                self._make_room()
+            if self._line is not None:
+                self._serve_line()
             begin_delivery((bus, self, event))
             try:
                 value = await handler(event)

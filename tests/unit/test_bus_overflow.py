@@ -232,3 +232,49 @@ async def test_block_drops_nothing_because_the_whole_process_was_held_up(core: E
     await core.drain()
     assert subscription.dropped == 0
     assert sorted(got) == list(range(20))
+
+
+async def test_who_waits_for_room_gets_it_before_those_who_come_later(core: EventCore) -> None:
+    got: list[Any] = []
+
+    async def quick(event: Event) -> None:
+        got.append(event.data)
+
+    async def pushes(name: str) -> None:
+        for number in range(3_000):
+            await core.bus.emit("x", [name, number])
+
+    core.bus.declare("x", transient=True)
+    subscription = core.bus.subscribe("x", quick, buffer=16)
+    async with anyio.create_task_group() as tasks:
+        for name in ("a", "b", "c", "d", "e", "f"):
+            tasks.start_soon(pushes, name)
+    await core.drain()
+    assert subscription.dropped == 0
+    assert len(got) == 18_000
+    # All of them get on: none is done before the others are well on their way.
+    first_end = next(at for at, (_, number) in enumerate(got) if number == 2_999)
+    assert min(sum(1 for who, _ in got[:first_end] if who == name) for name in "abcdef") > 200
+
+
+async def test_who_waits_and_is_cancelled_leaves_no_place_behind(core: EventCore) -> None:
+    stuck = Stuck()
+    core.bus.declare("x", transient=True)
+    subscription = core.bus.subscribe("x", stuck, buffer=2)
+    await core.bus.emit("x", 0)
+    await stuck.began.wait()
+    for number in (1, 2):
+        await core.bus.emit("x", number)
+    async with anyio.create_task_group() as tasks:
+        for number in range(3, 9):
+            tasks.start_soon(core.bus.emit, "x", number)
+        await anyio.wait_all_tasks_blocked()
+        assert subscription.room == 0
+        stuck.go.set()
+        tasks.cancel_scope.cancel()
+    await core.drain()
+    assert subscription.room == 2
+    await core.bus.emit("x", 9)
+    await core.drain()
+    assert stuck.got[:3] == [0, 1, 2]
+    assert stuck.got[-1] == 9

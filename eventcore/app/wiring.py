@@ -238,7 +238,6 @@ def _calls(base: _Base, bus: Bus, supervisor: Supervisor, launcher: Launcher) ->
 def _workflows(
     base: _Base, bus: Bus, calls: Calls, hooks: Hooks, definitions: Registry, scribe: Scribe, launcher: Launcher
 ) -> tuple[Workflows, Runner, Gate]:
-    faults = base.options.faults
     listeners, others = Listeners(), OtherWork(definitions, launcher, hooks, base.secrets)
     bus.contributors.append(listeners)
     gate = Gate(base.store, bus.commit, base.clock, definitions, launcher)
@@ -250,7 +249,7 @@ def _workflows(
         clock=base.clock,
         invoker=calls,
         context=bus.context,
-        reach=faults.reach,
+        reach=base.options.faults.reach,
         staging=bus.staging,
         announce=bus.announce,
     )
@@ -261,7 +260,7 @@ def _workflows(
         clock=base.clock,
         randomness=base.options.randomness,
         metrics=base.metrics,
-        faults=faults,
+        faults=base.options.faults,
         invoker=calls,
         registry=definitions,
         scribe=scribe,

@@ -17,7 +17,6 @@ from zoneinfo import ZoneInfo
 import anyio
 import anyio.lowlevel
 from anyio.abc import TaskGroup
-from croniter import croniter  # type: ignore[import-untyped]
 
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import Conflict, EventCoreError, NotFound
@@ -38,7 +37,8 @@ log = logging.getLogger("eventcore.workflows")
 LATE = 60.0
 #: The most occurrences that one look catches up with, and buffers.
 _MOST = 1000
-_IDLE, _BUFFERED, _PAGE = 3600.0, 1.0, 10_000
+# Seconds between looks: never longer than a clock that jumps may hide.
+_IDLE, _BUFFERED, _PAGE = 30.0, 1.0, 10_000
 _NEVER = 9e15
 
 
@@ -50,6 +50,10 @@ def next_after(trigger: Trigger, after: float) -> float | None:
         return when if when > after else None
     zone = ZoneInfo(trigger.timezone)
     # In local time without a zone, so that 09:00 stays 09:00 over a clock change.
+    # Here, because it starts a process as it is imported (it asks `file` about the interpreter): only who has a cron
+    # trigger shall pay for that.
+    from croniter import croniter  # type: ignore[import-untyped]
+
     local = croniter(trigger.cron, datetime.fromtimestamp(after, zone).replace(tzinfo=None))
     for _ in range(200):
         when = local.get_next(datetime).replace(tzinfo=zone).timestamp()

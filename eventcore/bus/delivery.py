@@ -99,7 +99,7 @@ class Dispatcher:
         self.expected: dict[str, Expectation] = {}
         # Whatever changes who listens, or fills buffers, closes it.
         self._express = express
-        signals.on_connect = express.close
+        signals.watch_receivers(express.close)
 
     # -- registry ----------------------------------------------------------------------------------------------------
 

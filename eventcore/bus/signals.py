@@ -2,8 +2,8 @@
 
 These are blinker signals, so anything that speaks blinker can listen. The sender is the tenant, the one keyword is
 `event`. Receivers run after the event is committed, one after the other, in order of connection; sync ones on the event
-loop's thread, so they must be quick. A receiver that raises is logged and disturbs nobody: blinker's own `send_async`
-stops at the first exception and is unordered, which is why it is not used.
+loop's thread, so they must be quick; async ones are cut off after ten seconds. A receiver that raises is logged and
+disturbs nobody: blinker's own `send_async` stops at the first exception and is unordered, which is why it is not used.
 """
 
 from __future__ import annotations
@@ -25,6 +25,8 @@ from eventcore.kernel.names import event_type
 log = logging.getLogger("eventcore.signals")
 
 _BUFFER = 4096
+#: How long an async receiver may take for one event, in seconds: those after it wait for it.
+RECEIVER_SECONDS = 10.0
 
 
 class _InOrder(set[Any]):
@@ -88,12 +90,15 @@ class Signals:
 
     def __init__(self, bus: object) -> None:
         self._bus = bus
-        #: Told that somebody may listen to a signal from now on.
-        self.on_connect: Callable[[], object] | None = None
+        self._on_connect: Callable[[], object] | None = None
         self._signals: dict[str, OrderedSignal] = {}
         self._queue: deque[Event] = deque(maxlen=_BUFFER)
         self._bell = anyio.Event()
         self._busy = False
+
+    def watch_receivers(self, connecting: Callable[[], object]) -> None:
+        """Call `connecting` whenever somebody may listen to a signal from now on."""
+        self._on_connect = connecting
 
     @property
     def tapped(self) -> bool:
@@ -108,7 +113,7 @@ class Signals:
         """
         name = event_type(type)
         found = self._signals.setdefault(name, OrderedSignal(name))
-        found.on_connect = self.on_connect
+        found.on_connect = self._on_connect
         return found
 
     def __getattr__(self, name: str) -> OrderedSignal:
@@ -148,8 +153,14 @@ class Signals:
             try:
                 with serving(self._bus, context):
                     if is_async(receiver):
-                        await receiver(event.tenant, event=event)
+                        await self._wait_for(receiver, event)
                     else:
                         receiver(event.tenant, event=event)
             except Exception:
                 log.exception("a receiver of the signal %s failed", event.type)
+
+    async def _wait_for(self, receiver: Any, event: Event) -> None:
+        with anyio.move_on_after(RECEIVER_SECONDS) as limit:
+            await receiver(event.tenant, event=event)
+        if limit.cancelled_caught:
+            log.error("a receiver of the signal %s ran over its %g s and was cut off", event.type, RECEIVER_SECONDS)

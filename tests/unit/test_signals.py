@@ -11,6 +11,7 @@ import pytest
 from eventcore import EventCore
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidName
+from eventcore.kernel.event import Event
 
 pytestmark = pytest.mark.anyio
 
@@ -98,3 +99,22 @@ async def test_names(core: EventCore) -> None:
         core.signals.signal("No Name")
     with pytest.raises(AttributeError):
         _ = core.signals._private
+
+
+async def test_a_receiver_that_hangs_is_cut_off_and_the_next_ones_hear(
+    core: EventCore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    got: list[int] = []
+
+    async def hangs(sender: str, event: Event) -> None:
+        await anyio.sleep_forever()
+
+    monkeypatch.setattr("eventcore.bus.signals.RECEIVER_SECONDS", 0.02)
+    core.signals.x.connect(hangs)
+    core.signals.x.connect(lambda sender, event: got.append(event.data))
+    with anyio.fail_after(10):
+        for number in range(3):
+            await core.bus.emit("x", number)  # and no commit waits for it
+        await core.drain()
+    assert got == [0, 1, 2]
+    assert "a receiver of the signal x ran over its 0.02 s and was cut off" in caplog.text

@@ -12,7 +12,7 @@ from eventcore.hooks.outcome import HookOutcome
 from eventcore.hooks.room import Room
 from eventcore.hooks.specs import HookSpec
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import PluginFailed
+from eventcore.kernel.errors import Conflict, PluginFailed
 from eventcore.kernel.json import decode, encode_sorted, text_digest
 from eventcore.kernel.records import Batch, Guard
 
@@ -66,6 +66,9 @@ async def record_call(call: Call, *, failed: bool) -> None:
 
     Args:
         failed: it ended with `HookFailed`, before anything was committed.
+
+    Raises:
+        Conflict: what handlers wanted to change was refused; the end of the call is recorded without it.
     """
     outcome, spec = call.outcome, call.spec
     recorded = spec.record == "always" or (spec.record == "denied" and outcome.denied)
@@ -83,9 +86,23 @@ async def record_call(call: Call, *, failed: bool) -> None:
     _add_failures(call, batch, host)
     _add_changes(call, batch, host)
     if call.effects is not None:
-        batch.add(call.effects)
-    if batch:
+        await _commit_with_effects(call, batch, call.effects)
+    elif batch:
         await call.room.bus.commit(batch, call.guards)
+
+
+async def _commit_with_effects(call: Call, record: Batch, effects: Batch) -> None:
+    """The record together with what handlers want to change; alone, where that is refused."""
+    whole = Batch()
+    whole.add(record)
+    whole.add(effects)
+    try:
+        await call.room.bus.commit(whole, call.guards)
+    except Conflict:
+        # Somebody else was faster with what a handler wanted. That the call took place is a fact all the same.
+        if record:
+            await call.room.bus.commit(record)
+        raise
 
 
 def _end(call: Call, failed: bool) -> dict[str, Any]:

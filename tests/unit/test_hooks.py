@@ -13,9 +13,10 @@ import pytest
 from eventcore import EventCore
 from eventcore.hooks.registry import Answer, ChatCommand, Handler, HookRegistry
 from eventcore.hooks.specs import HOOKS
-from eventcore.kernel.errors import InvalidInput, InvalidPayload, NotFound
+from eventcore.kernel.errors import Conflict, InvalidInput, InvalidPayload, NotFound
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import encode_sorted, text_digest
+from eventcore.kernel.records import Batch, Key, KeyAbsent
 from eventcore.sdk import Deny, Replace, Stop, gate, observe
 from eventcore.sdk import filter as filters
 
@@ -33,6 +34,22 @@ def answering(value: Any, seen: list[Any] | None = None) -> Callable[[Any], Any]
         return value
 
     return handler
+
+
+async def test_effects_that_are_refused_do_not_take_the_record_along(core: EventCore) -> None:
+    staged = core.bus.build("order_noted", {"n": 1}, core.bus.context())
+    taken = Key("default", "test", "k", "digest", "other", 9e9)
+    await core.engine.store.commit(Batch(keys=[taken]))
+
+    async def call(args: Any, context: Any, *, effects: bool, timeout: float) -> Answer:
+        return Answer({"text": "ok"}, Batch(log=[staged]), (KeyAbsent("default", "test", "k", 0.0),))
+
+    core.hooks.registry.register([Handler("on_message", "shop", "on_message", "reply", call)])
+    with pytest.raises(Conflict):
+        await core.hooks.call("on_message", {"text": "hi"})
+    [end] = await of_type(core, "hook_completed")
+    assert end.data["replies"] == 1
+    assert await of_type(core, "order_noted") == []
 
 
 # -- stages -----------------------------------------------------------------------------------------------------------

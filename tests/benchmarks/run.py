@@ -127,9 +127,9 @@ _HOW = {
     "recorded": "10,000 events of 100 publishers that each wait for their fsync'd commit, until the cursor of one "
     "durable subscriber that acknowledges each is stored at the last one; the round's events are then counted by "
     "type, pattern, source, subject, actor, time, correlation, data and text. The bare writer is one thread that "
-    "inserts everything queued as one transaction, the same 20 columns with two indexes, its publishers waiting for "
+    "inserts everything queued as one transaction, the same 21 columns with two indexes, its publishers waiting for "
     "each commit (or, in the line without a limit, for nothing). huey and persist-queue put, take and acknowledge "
-    "500 items with `synchronous=FULL`, by 100 publishing threads or by one, whichever the warm-up finds faster",
+    "1,000 items with `synchronous=FULL`, by 100 publishing threads or by one, whichever the warm-up finds faster",
     "hooks": "`bench_hooks.py`: a gate, a filter, two replies and an observer, async functions of this process, with "
     '`record="never"`',
     "history": "median of 40 pages of the last 100 events of one of 20 types, payloads decoded, from a warm file, by "

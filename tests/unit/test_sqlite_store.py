@@ -425,7 +425,7 @@ COMMIT_FOR_EVER = """
     async def committer(store, number):
         for turn in range(10_000):
             position = await store.commit(Batch(log=[Event(f"{number}-{turn}", "tick", "/host", 1.0, b"{}")]))
-            print(position, f"{number}-{turn}", flush=True)
+            print(f"{position} {number}-{turn}", flush=True)
 
     async def main():
         faults = FaultPlan({sys.argv[2]: kill_at(int(sys.argv[3]))} if len(sys.argv) > 2 else {})
@@ -452,11 +452,12 @@ async def acknowledged_are_there(path: Path, lines: list[str]) -> int:
 
 async def test_kill_keeps_what_was_acknowledged(tmp_path: Path) -> None:
     path = tmp_path / "a.db"
-    process = script(COMMIT_FOR_EVER, path)
-    assert process.stdout is not None
-    lines = [await anyio.to_thread.run_sync(process.stdout.readline) for _ in range(200)]
-    process.kill()
-    rest, _ = process.communicate(timeout=10)
+    with script(COMMIT_FOR_EVER, path) as process:
+        assert process.stdout is not None
+        lines = [await anyio.to_thread.run_sync(process.stdout.readline) for _ in range(200)]
+        process.kill()
+        # Not communicate(): it would lose what readline has buffered.
+        rest = await anyio.to_thread.run_sync(process.stdout.read)
     lines += [line for line in rest.splitlines(keepends=True) if line.endswith("\n")]
     assert await acknowledged_are_there(path, lines) >= 200
 

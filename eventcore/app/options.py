@@ -16,7 +16,7 @@ from eventcore.kernel.settings import Settings
 
 @dataclass(slots=True)
 class Options:
-    """Everything that can be chosen when an engine is opened; what is None is chosen by `wiring`.
+    """Everything that can be chosen when an engine is opened; what is None is chosen by `rooms`.
 
     Attributes:
         home: the home's folder; None for an engine without one.

@@ -118,7 +118,8 @@ class Secrets(Protocol):
         ...
 
 
-#: Called once for each commit, in order of position, after it is durable and before the committer is told.
+#: Called for each commit, in order of position, after it is durable and before the committer is told. Events that were
+#: recorded one by one at the same time may come in one call.
 CommitListener = Callable[[Sequence[LogEntry]], None]
 
 
@@ -150,6 +151,10 @@ class Store(ABC):
             Conflict: a guard does not hold; `guard` says which. Nothing of the batch is stored.
             StoreError: the store cannot write. Nothing of the batch is stored.
         """
+
+    async def record(self, event: Event) -> int:
+        """`commit` of one event and nothing else; returns its position. For stores that have a shorter way for it."""
+        return await self.commit(Batch([event]))
 
     @abstractmethod
     def watch(self, listener: CommitListener) -> Callable[[], None]:

@@ -187,6 +187,14 @@ class SqliteStore(Store):
             await writer.room()
         return await writer.submit(batch, guards)
 
+    async def record(self, event: Event) -> int:
+        writer = self._writer
+        if writer is None:
+            raise StoreClosed("the store is not open; start it, and use it before its exit stack closes")
+        if writer.full:
+            await writer.room()
+        return await writer.submit_event(event)
+
     def watch(self, listener: CommitListener) -> Callable[[], None]:
         return self._watchers.add(listener)
 

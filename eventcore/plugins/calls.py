@@ -17,7 +17,6 @@ from eventcore.bus.calling import as_async, describe, readable
 from eventcore.bus.current import serving
 from eventcore.kernel.context import CallContext, Cause, loop_in
 from eventcore.kernel.errors import (
-    AccessDenied,
     EventCoreError,
     InvalidInput,
     InvalidPayload,
@@ -32,6 +31,7 @@ from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, Secrets, WorkflowStarter
 from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
+from eventcore.plugins import roles
 from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
@@ -180,12 +180,7 @@ class Calls:
         target = self.registry.answering(intent)
         if target is None:
             raise self._unknown(intent)
-        roles = target.roles if isinstance(target, HostIntent) else target.described().required_roles
-        if roles and not context.roles.intersection(roles):
-            message = f"{intent} needs one of the roles {', '.join(roles)}; {context.actor} has none of them"
-            data = {"intent": intent, "plugin": _provider(target), "message": message, "roles": sorted(context.roles)}
-            await self._bus.announce("permission_denied", data, context, source="/plugins", subject=intent)
-            raise AccessDenied(message)
+        await roles.check(target, intent, context, self.services.refusals)
         return target
 
     def _unknown(self, intent: str) -> UnknownIntent:

@@ -129,6 +129,23 @@ class Plugins:
         await self.lifecycle.enable(record, context or self._context(), grants)
         return record
 
+    async def permit(
+        self,
+        name: str,
+        *,
+        grant: Iterable[str] = (),
+        revoke: Iterable[str] = (),
+        context: CallContext | None = None,
+    ) -> PluginRecord:
+        """Grant and revoke permissions of a plugin, at once. One that loses what it needs is disabled.
+
+        Raises:
+            NotFound, InvalidManifest, InvalidInput: see `Lifecycle.permit`.
+        """
+        record = self.registry.get(name)
+        await self.lifecycle.permit(record, context or self._context(), grant, revoke)
+        return record
+
     async def disable(self, name: str, *, context: CallContext | None = None) -> PluginRecord:
         """Disable a plugin. Calls of its intents then fail with `UnknownIntent`, which says that it is disabled."""
         record = self.registry.get(name)

@@ -87,9 +87,19 @@ class Calls:
     # -- direct calls ------------------------------------------------------------------------------------------------
 
     async def run(
-        self, intent: str, params: Mapping[str, Any], context: CallContext, *, timeout: float | None = None
+        self,
+        intent: str,
+        params: Mapping[str, Any],
+        context: CallContext,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
     ) -> Invocation:
         """Call an intent and record the call, with everything it changed, in one commit.
+
+        Args:
+            timeout: seconds; None means the plugin's own limit.
+            key: the idempotency key that the code is told, of a call that may be made again; None: one of its own.
 
         Raises:
             UnknownIntent, AccessDenied, PluginFailed: as for `Invoker.invoke`; failures are recorded too.
@@ -106,7 +116,7 @@ class Calls:
             self._bus.check(self._bus.build("plugin_called", {"intent": intent}, inner))
         metadata = {
             "call_id": call_id,
-            "idempotency_key": call_id,
+            "idempotency_key": key or call_id,
             "run": context.cause.run,
             "step": None,
             "attempt": 1,

@@ -12,7 +12,7 @@ import math
 import re
 import sqlite3
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +23,7 @@ import anyio.to_thread
 
 from eventcore.kernel.errors import InvalidInput, PermissionDenied
 from eventcore.kernel.json import encode
-from eventcore.kernel.settings import DatabaseSettings
+from eventcore.kernel.keeping import DatabaseSettings
 
 T = TypeVar("T")
 
@@ -268,7 +268,6 @@ def _execute(connection: sqlite3.Connection, statements: Sequence[tuple[str, Any
     connection.set_authorizer(None)
     connection.execute("COMMIT")
     return {"changed": changed, "last_id": last}
-
 
 
 def _explained(error: sqlite3.Error, place: Place, settings: DatabaseSettings) -> Exception:

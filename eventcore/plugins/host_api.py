@@ -42,7 +42,7 @@ class HostServices:
         table: Mapping[str, Service],
     ) -> None:
         self.bus, self.store, self.clock, self.ids = bus, store, clock, ids
-        self.metrics, self.starter, self.table = metrics, starter, table
+        self.metrics, self.starter, self.table = metrics, starter, dict(table)
         self.refusals = Refusals(bus, ids, clock, metrics)
 
     def for_call(

@@ -54,7 +54,9 @@ class Lifecycle:
     ) -> None:
         self._registry, self._supervisor, self._calls, self._services = registry, supervisor, calls, services
         self._hooks, self._bus, self._store, self._clock, self._ids = hooks, bus, store, clock, ids
-        self._metrics, self._tenant, self._grants, self._changed = metrics, tenant, grants, changed
+        self._metrics, self._tenant, self._grants = metrics, tenant, grants
+        #: Called when a plugin comes or goes, or is granted other permissions.
+        self.watchers: list[Callable[[], None]] = [changed]
         self._connections = Connections(registry, supervisor, calls, services, hooks, bus)
         hooks.room.owners.append(self._health_changed)
         self._locks: dict[str, anyio.Lock] = {}
@@ -131,6 +133,10 @@ class Lifecycle:
         await self._note(record, "plugin_enabled", before, context)
         self._changed()
 
+    def _changed(self) -> None:
+        for watcher in self.watchers:
+            watcher()
+
     def _lock(self, record: PluginRecord) -> anyio.Lock:
         """One change of a plugin's state at a time: two that enable it would register everything twice."""
         return self._locks.setdefault(record.slug, anyio.Lock())
@@ -182,6 +188,7 @@ class Lifecycle:
             self._decided(record, decision)
             await self._note_grants(record, before, context)
             await self._regranted(record, before)
+            self._changed()
         if record.enabled and (lacking := grants.missing(record, record.granted)):
             await self.disable(record, context, reason=f"it needs {', '.join(lacking)}, which was taken away")
 

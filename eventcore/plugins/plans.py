@@ -113,15 +113,22 @@ class Plans:
     """Carries out what plugins have planned; one an engine.
 
     Args:
-        run: calls an intent; set before `start`.
+        run: calls an intent.
         limit: the longest that a call of a plugin may take, in seconds.
     """
 
     def __init__(
-        self, *, store: Store, bus: Bus, clock: Clock, registry: PluginRegistry, limit: Callable[[PluginRecord], float]
+        self,
+        *,
+        store: Store,
+        bus: Bus,
+        clock: Clock,
+        registry: PluginRegistry,
+        limit: Callable[[PluginRecord], float],
+        run: Run,
     ) -> None:
-        self._store, self._bus, self._clock, self._registry, self._limit = store, bus, clock, registry, limit
-        self.run: Run | None = None
+        self._store, self._bus, self._clock, self._registry = store, bus, clock, registry
+        self._limit, self._run = limit, run
         self._bell = anyio.Event()
         self._expected = 0.0
         self._busy: set[str] = set()
@@ -188,7 +195,9 @@ class Plans:
 
     async def _emit(self, row: Schedule, plan: Plan) -> None:
         batch = self._on(row, plan)
-        context, source = self._context(row, plan), f"/plugins/{plan.plugin}"
+        # Not as the plugin itself: nobody hears what he emits himself, and this is for the plugin to hear.
+        context = self._context(row, plan).acting_as(f"scheduler:{plan.plugin}")
+        source = f"/plugins/{plan.plugin}"
         try:
             data = self._bus.types.check(plan.target, plan.data)
             batch.log.append(self._bus.build(plan.target, data, context, source=source, subject=plan.name))
@@ -201,13 +210,12 @@ class Plans:
         return self._bus.build("plugin_error", data, context, source=f"/plugins/{plan.plugin}", subject=plan.name)
 
     async def _call(self, row: Schedule, plan: Plan) -> None:
-        assert self.run is not None
         record = self._registry.records[plan.plugin]
         claimed = plan.row(row.tenant, self._clock.now() + self._limit(record) + _CALL_SPARE)
         await self._store.commit(Batch(schedules=[claimed]), [ScheduleAt(row.id, row.due)])
         params = plan.data if isinstance(plan.data, dict) else {} if plan.data is None else {"data": plan.data}
         try:
-            await self.run(plan.target, params, self._context(row, plan), f"{row.id}@{plan.next!r}")
+            await self._run(plan.target, params, self._context(row, plan), f"{row.id}@{plan.next!r}")
         except EventCoreError as error:
             # Recorded by the call itself, as `plugin_error` or `permission_denied`; a plan by cron goes on.
             log.warning("the planned call of %s by %s failed: %s", plan.target, plan.plugin, error)

@@ -23,6 +23,7 @@ from eventcore.app.rooms import (
     make_store,
     make_workflows,
 )
+from eventcore.app.serving import give_api, give_services
 from eventcore.bus.history import History
 from eventcore.engine import Engine
 from eventcore.home.control import ControlServer
@@ -108,6 +109,8 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     bus.responder = calls.respond
     workflows, runner, gate = make_workflows(base, bus, calls, hooks, definitions, scribe, launcher)
     plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
+    plugins.plans = give_services(base, bus, calls, stack)
+    plugins.lifecycle.watchers.append(plugins.plans.expect)
     archive = make_archive(base)
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.
@@ -131,6 +134,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
         gate=gate,
         problems=[],
     )
+    give_api(engine)
     if not base.options.quiet:
         await _drive(engine, stack, alone)
     return engine
@@ -146,6 +150,8 @@ async def _drive(engine: Engine, stack: AsyncExitStack, alone: bool) -> None:
     await engine.gate.start(stack, driving)
     if engine.workflows.schedules is not None:
         await engine.workflows.schedules.start(stack, driving)
+    if engine.plugins.plans is not None:
+        engine.plugins.plans.start(driving)
     engine.bus.durables.start(driving, alone=alone)
     driving.start_soon(engine.archive.run, name="eventcore history")
     if engine.settings.hooks.reload:

@@ -166,6 +166,7 @@ class Hooks:
 
         Raises:
             NotFound: nobody declares it; names the nearest.
+            AccessDenied: the caller has none of the roles that the declaring plugin asks for.
         """
         self._bus.check_open()
         said = decode(raw_payload(self.specs.get("on_message"), message))
@@ -173,6 +174,8 @@ class Hooks:
         if not name:
             raise InvalidPayload("on_command: the text holds no command", hint="/help, for instance")
         command = self.command_of(name)
+        if command.check is not None:
+            await command.check(context or self._bus.context())
         spec = self.specs.get("on_command")
         raw = raw_payload(spec, {**said, "command": name, "args": args})
         stages, watching = self.registry.ordered("on_message"), self.registry.ordered("on_command")["observe"]

@@ -93,13 +93,18 @@ class Handler:
 
 @dataclass(frozen=True, slots=True)
 class ChatCommand:
-    """A declared command and the handler of the plugin that declares it."""
+    """A declared command and the handler of the plugin that declares it.
+
+    Attributes:
+        check: raises where the caller may not use the command; asked before anything is recorded or called.
+    """
 
     name: str
     owner: str
     description: str
     usage: str
     handler: Handler
+    check: Callable[[CallContext], Awaitable[None]] | None = None
 
 
 class HookRegistry:

@@ -210,7 +210,12 @@ class PluginState:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """One remembered result."""
+    """One remembered result.
+
+    Attributes:
+        model: which model was asked what it means; empty for none yet.
+        vector: what that model said: little-endian 32-bit floats of length 1 together; None if it could not say.
+    """
 
     id: str
     tenant: str
@@ -218,16 +223,23 @@ class Memory:
     query: str
     raw_result: bytes
     at: float
+    model: str = ""
+    vector: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """Something planned for later or again and again; the next occurrence is `due`."""
+    """Something planned for later or again and again; the next occurrence is `due`.
+
+    Attributes:
+        owner: the plugin that planned it; empty for a trigger of a workflow.
+    """
 
     id: str
     tenant: str
     due: float
     raw: bytes
+    owner: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -269,6 +281,7 @@ class Batch(Lately):
     dead_letters_done: list[str] = late_list()
     plugin_states: list[PluginState] = late_list()
     memory: list[Memory] = late_list()
+    memory_done: list[str] = late_list()
     schedules: list[Schedule] = late_list()
     schedules_done: list[str] = late_list()
     audit: list[Audit] = late_list()
@@ -347,7 +360,15 @@ class LiveRunsBelow:
     limit_key: str | None = None
 
 
-Guard: TypeAlias = RunAt | KeyAbsent | CursorAt | CursorHeld | LiveRunsBelow
+@dataclass(frozen=True, slots=True)
+class ScheduleAt:
+    """The schedule is there, and due at just this time: nobody has changed, done or given it up."""
+
+    id: str
+    due: float
+
+
+Guard: TypeAlias = RunAt | KeyAbsent | CursorAt | CursorHeld | LiveRunsBelow | ScheduleAt
 
 
 @dataclass(frozen=True, slots=True)

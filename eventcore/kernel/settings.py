@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import InvalidName
+from eventcore.kernel.keeping import DatabaseSettings, MemorySettings
 from eventcore.kernel.names import canonical_pattern, slug, workflow_slug
+from eventcore.kernel.section import Seconds, Section, Text, Words, unique
 
 T = TypeVar("T")
 
@@ -68,27 +70,12 @@ def _hook_name(name: str) -> str:
     return name
 
 
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
-
-
 PluginSlug = Annotated[str, AfterValidator(_plugin_slug)]
 Pattern = Annotated[str, AfterValidator(_event_pattern)]
 WorkflowSlug = Annotated[str, AfterValidator(_workflow_slug)]
 HookName = Annotated[str, AfterValidator(_hook_name)]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Text = Annotated[str, Field(min_length=1, max_length=4096)]
-
-# The models are strict, so that "yes" is no boolean and "60" no number; TOML has only lists, hence strict=False here.
-PluginSlugs = Annotated[tuple[PluginSlug, ...], Field(strict=False), AfterValidator(_unique)]
-WorkflowSlugs = Annotated[tuple[WorkflowSlug, ...], Field(strict=False), AfterValidator(_unique)]
-Words = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_unique)]
-
-
-class Section(BaseModel):
-    """One table of `eventcore.toml`. A key that is not known is an error: most often it is a typo."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+PluginSlugs = Annotated[tuple[PluginSlug, ...], Field(strict=False), AfterValidator(unique)]
+WorkflowSlugs = Annotated[tuple[WorkflowSlug, ...], Field(strict=False), AfterValidator(unique)]
 
 
 class EngineSettings(Section):
@@ -290,7 +277,7 @@ class HistorySettings(Section):
         description="The oldest events are removed while the store takes more than this; 0 for no limit. Bytes.",
         examples=[1_073_741_824],
     )
-    keep_types: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(_unique)] = Field(
+    keep_types: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(unique)] = Field(
         default=(),
         description="Events that are never removed by age or size. List of types and patterns.",
         examples=[["order_*"]],
@@ -316,6 +303,8 @@ class Settings(Section):
     sandbox: SandboxSettings = Field(default=SandboxSettings(), description="What confines plugins.")
     hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")
     workflows: WorkflowSettings = Field(default=WorkflowSettings(), description="Which workflows can be started.")
+    databases: DatabaseSettings = Field(default=DatabaseSettings(), description="Databases that plugins reach.")
+    memory: MemorySettings = Field(default=MemorySettings(), description="What is remembered, and how it is found.")
     history: HistorySettings = Field(default=HistorySettings(), description="How much of the past is kept.")
     secrets: SecretSettings = Field(default=SecretSettings(), description="Where secrets are read from.")
 

@@ -166,12 +166,44 @@ class Store(ABC):
         """All plugin states of a tenant."""
 
     @abstractmethod
-    async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
-        """Memories whose query or result holds every word of `text` (case folded), newest first; all for ''."""
+    async def memories(
+        self, tenant: str, text: str, limit: int = 5, *, owner: str | None = None, until: float | None = None
+    ) -> list[Memory]:
+        """Memories whose query or result holds every word of `text` (case folded), newest first; all for ''.
+
+        Args:
+            owner: only those that this plugin wrote.
+            until: only those from before this time.
+        """
+
+    @abstractmethod
+    async def nearest(
+        self, tenant: str, model: str, vector: bytes, limit: int, among: int
+    ) -> list[tuple[Memory, float]]:
+        """Memories by falling likeness to a vector, with it: the cosine, from 1 (the same) to -1.
+
+        Args:
+            vector: of the same form as `Memory.vector`; those of another length or model are not looked at.
+            among: only the newest so many are compared.
+        """
+
+    @abstractmethod
+    async def unmeasured(self, model: str, limit: int = 100) -> list[Memory]:
+        """Memories of every tenant that this model was not asked about, oldest first."""
+
+    @abstractmethod
+    async def memory_owners(self, tenant: str) -> list[tuple[str, int, float]]:
+        """Who has remembered how much, and when last; by owner."""
 
     @abstractmethod
     async def schedules(self, due: float, limit: int = 100) -> list[Schedule]:
-        """Schedules due at or before `due`, earliest first."""
+        """Schedules of workflows due at or before `due`, earliest first."""
+
+    @abstractmethod
+    async def plans(
+        self, due: float, limit: int = 100, *, tenant: str | None = None, owner: str | None = None
+    ) -> list[Schedule]:
+        """What plugins planned for `due` or before, earliest first; of one tenant or owner where they are named."""
 
     @abstractmethod
     async def cursor(self, tenant: str, name: str) -> Cursor | None:

@@ -15,7 +15,6 @@ from eventcore.bus.calling import describe, readable
 from eventcore.bus.current import serving
 from eventcore.kernel.context import CallContext, Cause, loop_in
 from eventcore.kernel.errors import (
-    AccessDenied,
     EventCoreError,
     InvalidInput,
     InvalidPayload,
@@ -29,6 +28,7 @@ from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, Secrets, WorkflowStarter
 from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
+from eventcore.plugins import roles
 from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
@@ -88,9 +88,19 @@ class Calls:
     # -- direct calls ------------------------------------------------------------------------------------------------
 
     async def run(
-        self, intent: str, params: Mapping[str, Any], context: CallContext, *, timeout: float | None = None
+        self,
+        intent: str,
+        params: Mapping[str, Any],
+        context: CallContext,
+        *,
+        timeout: float | None = None,
+        key: str | None = None,
     ) -> Invocation:
         """Call an intent and record the call, with everything it changed, in one commit.
+
+        Args:
+            timeout: seconds; None means the plugin's own limit.
+            key: the idempotency key that the code is told, of a call that may be made again; None: one of its own.
 
         Raises:
             UnknownIntent, AccessDenied, PluginFailed: as for `Invoker.invoke`; failures are recorded too.
@@ -107,7 +117,7 @@ class Calls:
             self._bus.check(self._bus.build("plugin_called", {"intent": intent}, inner))
         metadata = {
             "call_id": call_id,
-            "idempotency_key": call_id,
+            "idempotency_key": key or call_id,
             "run": context.cause.run,
             "step": None,
             "attempt": 1,
@@ -181,12 +191,7 @@ class Calls:
         target = self.registry.answering(intent)
         if target is None:
             raise self._unknown(intent)
-        roles = target.roles if isinstance(target, HostIntent) else target.described().required_roles
-        if roles and not context.roles.intersection(roles):
-            message = f"{intent} needs one of the roles {', '.join(roles)}; {context.actor} has none of them"
-            data = {"intent": intent, "plugin": _provider(target), "message": message, "roles": sorted(context.roles)}
-            await self._bus.announce("permission_denied", data, context, source="/plugins", subject=intent)
-            raise AccessDenied(message)
+        await roles.check(target, intent, context, self.services.refusals)
         return target
 
     def _unknown(self, intent: str) -> UnknownIntent:

@@ -17,6 +17,7 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.event import Event
 from eventcore.kernel.names import canonical_pattern
+from eventcore.plugins import roles
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.permissions import PluginPermission
@@ -62,6 +63,13 @@ class Connections:
         self._hooks.registry.register(self._handlers(record), self._commands(record))
         self._subscribe(record)
         self._warn_of_slips(record)
+
+    def regranted(self, record: PluginRecord) -> None:
+        """The plugin's grants changed: `on_message` comes or goes with `chat_access`.
+
+        Subscriptions stay as they are: what they may see is asked for each event.
+        """
+        self._hooks.registry.replace(record.slug, self._handlers(record), self._commands(record))
 
     def cut(self, record: PluginRecord) -> None:
         """Call nothing of the plugin any more. Places of durable subscriptions stay."""
@@ -130,7 +138,7 @@ class Connections:
             owner=record.slug,
             function=item["function"],
             stage=stage,
-            call=self._hook_call(record, "hook", item["function"]),
+            call=self._hook_call(record, "hook", item["function"], asks=stage == "reply"),
             priority=item["priority"],
             before=tuple(item["before"]),
             after=tuple(item["after"]),
@@ -149,12 +157,31 @@ class Connections:
         call = self._hook_call(record, "command", "on_command")
         handler = Handler("on_command", record.slug, "on_command", "reply", call, place=place)
         return [
-            ChatCommand(command.name, record.slug, command.description, command.usage, handler)
+            ChatCommand(
+                command.name,
+                record.slug,
+                command.description,
+                command.usage,
+                handler,
+                partial(self._check_roles, record, command.name),
+            )
             for command in manifest.commands
         ]
 
-    def _hook_call(self, record: PluginRecord, kind: str, function: str) -> Any:
+    async def _check_roles(self, record: PluginRecord, command: str, context: CallContext) -> None:
+        await roles.check(record, command, context, self._services.refusals)
+
+    def _hook_call(self, record: PluginRecord, kind: str, function: str, *, asks: bool = False) -> Any:
+        """What calls a function of the plugin for a hook.
+
+        Args:
+            asks: the caller asks the plugin for a reply, and so needs one of its roles.
+        """
+
         async def call(args: tuple[Any, ...], context: CallContext, *, effects: bool, timeout: float) -> Answer:
+            if asks and not roles.may_call(record, context):
+                await roles.refuse(record, f"{record.slug}.{function}", context, self._services.refusals)
+                return Answer()
             api = self._services.for_call(record, context, effects=effects)
             if PluginPermission.FILESYSTEM_READ not in record.granted and kind == "hook":
                 args = tuple(_without_path(arg) for arg in args)
@@ -252,7 +279,7 @@ def _without_path(payload: Any) -> Any:
 
 def _may_see(record: PluginRecord, event: Event) -> bool:
     """Grants are checked per event: chat needs `chat_access`, other plugins' events `plugin_communication`."""
-    if event.type.startswith("on_"):
+    if event.type.startswith("on_") or event.type == "chat_sent":
         return PluginPermission.CHAT_ACCESS in record.granted
     if event.source.startswith("/plugins/") and event.source != f"/plugins/{record.slug}":
         return PluginPermission.PLUGIN_COMMUNICATION in record.granted

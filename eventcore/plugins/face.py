@@ -10,6 +10,7 @@ from eventcore.kernel.errors import InvalidName
 from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 
 
@@ -33,6 +34,8 @@ class Plugins:
     ) -> None:
         self.registry, self.calls, self.lifecycle = registry, calls, lifecycle
         self._context, self._changed, self._on_demand = context, changed, on_demand
+        #: What plugins have planned for later; set where the engine is put together.
+        self.plans: Plans | None = None
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:
         """Answer an intent with a function of the embedder's own: trusted, in-process, sync or async.
@@ -127,6 +130,23 @@ class Plugins:
         """
         record = self.registry.get(name)
         await self.lifecycle.enable(record, context or self._context(), grants)
+        return record
+
+    async def permit(
+        self,
+        name: str,
+        *,
+        grant: Iterable[str] = (),
+        revoke: Iterable[str] = (),
+        context: CallContext | None = None,
+    ) -> PluginRecord:
+        """Grant and revoke permissions of a plugin, at once. One that loses what it needs is disabled.
+
+        Raises:
+            NotFound, InvalidManifest, InvalidInput: see `Lifecycle.permit`.
+        """
+        record = self.registry.get(name)
+        await self.lifecycle.permit(record, context or self._context(), grant, revoke)
         return record
 
     async def disable(self, name: str, *, context: CallContext | None = None) -> PluginRecord:

@@ -17,6 +17,7 @@ from eventcore.kernel.errors import InvalidInput, PermissionDenied
 from eventcore.kernel.ports import Clock, Ids, Metrics, Store, WorkflowStarter
 from eventcore.kernel.records import Batch, Guard
 from eventcore.plugins.permissions import PluginPermission
+from eventcore.plugins.refusals import Refusals
 from eventcore.plugins.registry import PluginRecord
 
 _MAX_STAGED = 1000
@@ -41,7 +42,8 @@ class HostServices:
         table: Mapping[str, Service],
     ) -> None:
         self.bus, self.store, self.clock, self.ids = bus, store, clock, ids
-        self.metrics, self.starter, self.table = metrics, starter, table
+        self.metrics, self.starter, self.table = metrics, starter, dict(table)
+        self.refusals = Refusals(bus, ids, clock, metrics)
 
     def for_call(
         self,
@@ -106,9 +108,8 @@ class CallApi:
         Raises:
             PermissionDenied: always.
         """
-        data = {"plugin": self.record.slug, "message": message, **details}
-        await self.services.bus.announce("permission_denied", data, self.context, source="/plugins")
-        raise PermissionDenied(message, hint=f"eventcore plugins info {self.record.slug}")
+        await self.services.refusals.note(self.record.slug, message, self.context, **details)
+        raise PermissionDenied(message, hint=f"eventcore plugins permissions {self.record.slug}")
 
 
 #: One service: given the call it serves and the parameters that plugin code sent, which may be anything JSON holds.

@@ -12,21 +12,24 @@ from eventcore.bus.bus import Bus
 from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed
+from eventcore.kernel.errors import EventCoreError, PluginFailed
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Metrics, Store
 from eventcore.kernel.records import Audit, Batch, PluginState
+from eventcore.plugins import grants
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.connections import Connections
 from eventcore.plugins.host_api import HostServices
-from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord, PluginRegistry, hash_folder
 from eventcore.plugins.sandbox.supervisor import Supervisor
 
 log = logging.getLogger("eventcore.plugins")
 
 _LOAD_TIMEOUT = 30.0
+#: Calls that run with a right the kernel gave them, and that was taken away, have so many seconds to end.
+_REVOKE_GRACE = 1.0
+_CHANGED = "plugin_permissions_changed"
 
 
 class Lifecycle:
@@ -51,7 +54,9 @@ class Lifecycle:
     ) -> None:
         self._registry, self._supervisor, self._calls, self._services = registry, supervisor, calls, services
         self._hooks, self._bus, self._store, self._clock, self._ids = hooks, bus, store, clock, ids
-        self._metrics, self._tenant, self._grants, self._changed = metrics, tenant, grants, changed
+        self._metrics, self._tenant, self._grants = metrics, tenant, grants
+        #: Called when a plugin comes or goes, or is granted other permissions.
+        self.watchers: list[Callable[[], None]] = [changed]
         self._connections = Connections(registry, supervisor, calls, services, hooks, bus)
         hooks.room.owners.append(self._health_changed)
         self._locks: dict[str, anyio.Lock] = {}
@@ -73,7 +78,7 @@ class Lifecycle:
             row = states.get(record.slug)
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
-                record.granted = _granted(row, record)
+                self._decided(record, grants.stored(row, record))
             if record.manifest is not None and (record.state != "disabled") and (row or record.slug in wanted):
                 await self._restore_one(record, row)
 
@@ -97,7 +102,7 @@ class Lifecycle:
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
-    async def enable(self, record: PluginRecord, context: CallContext, grants: Iterable[str] = ()) -> None:
+    async def enable(self, record: PluginRecord, context: CallContext, given: Iterable[str] = ()) -> None:
         """Enable a plugin: check its grants, load it once, register what it offers, and store that.
 
         Raises:
@@ -110,11 +115,11 @@ class Lifecycle:
             if record.state == "degraded":
                 await self._mend(record, context)
             elif not record.enabled:
-                await self._enable(record, context, self._grant(record, grants))
+                await self._enable(record, context, grants.at_enabling(record, given, self._grants))
 
-    async def _enable(self, record: PluginRecord, context: CallContext, granted: frozenset[PluginPermission]) -> None:
+    async def _enable(self, record: PluginRecord, context: CallContext, decision: grants.Decision) -> None:
         before = record.state
-        record.granted = granted
+        self._decided(record, decision)
         try:
             found = hash_folder(record.path)
             if found != record.content_hash:
@@ -127,6 +132,10 @@ class Lifecycle:
         record.state, record.reason, record.since = "enabled", None, self._clock.now()
         await self._note(record, "plugin_enabled", before, context)
         self._changed()
+
+    def _changed(self) -> None:
+        for watcher in self.watchers:
+            watcher()
 
     def _lock(self, record: PluginRecord) -> anyio.Lock:
         """One change of a plugin's state at a time: two that enable it would register everything twice."""
@@ -159,22 +168,66 @@ class Lifecycle:
         record.reason = reason if change == "degraded" else None
         return Batch(plugin_states=[self._row(record)])
 
-    def _grant(self, record: PluginRecord, grants: Iterable[str]) -> frozenset[PluginPermission]:
-        manifest = record.described()
-        words = {str(word) for word in (*self._grants.get(record.slug, ()), *grants)}
-        unknown = sorted(words - {str(permission) for permission in PluginPermission})
-        if unknown:
-            near = did_you_mean(unknown[0], [str(permission) for permission in PluginPermission])
-            raise InvalidInput(f"{unknown[0]!r} is no permission{near}")
-        granted = frozenset(PluginPermission(word) for word in words)
-        missing = sorted(str(permission) for permission in manifest.permissions if permission not in granted)
-        if missing:
-            flags = " ".join(f"--grant {permission}" for permission in missing)
-            raise InvalidInput(
-                f"{record.slug} needs {', '.join(missing)}, which it was not granted",
-                hint=f"eventcore plugins enable {record.slug} {flags}",
-            )
-        return granted & {*manifest.permissions, *manifest.optional_permissions}
+    # -- grants ------------------------------------------------------------------------------------------------------
+
+    async def permit(
+        self, record: PluginRecord, context: CallContext, grant: Iterable[str] = (), revoke: Iterable[str] = ()
+    ) -> None:
+        """Change what a plugin may do, at once: calls that run now are refused what was taken away.
+
+        A plugin that loses something it needs is disabled.
+
+        Raises:
+            InvalidManifest: its manifest has errors.
+            InvalidInput: a word is no permission, or not one that its manifest asks for.
+        """
+        async with self._lock(record):
+            decision, before = grants.changed(record, grant, revoke), record.granted
+            if decision == grants.Decision(before, record.denied):
+                return
+            self._decided(record, decision)
+            await self._note_grants(record, before, context)
+            await self._regranted(record, before)
+            self._changed()
+        if record.enabled and (lacking := grants.missing(record, record.granted)):
+            await self.disable(record, context, reason=f"it needs {', '.join(lacking)}, which was taken away")
+
+    def _decided(self, record: PluginRecord, decision: grants.Decision) -> None:
+        record.granted, record.denied = decision.granted, decision.denied
+
+    async def _regranted(self, record: PluginRecord, before: grants.Permissions) -> None:
+        """Let what runs know: handlers that need a grant come or go, and so does the worker if the kernel confines it
+        by what changed."""
+        if not record.enabled:
+            return
+        self._connections.regranted(record)
+        if grants.KERNEL & (before ^ record.granted):
+            self._calls.forget(record)
+            if before - record.granted:
+                await self._supervisor.stop(record.slug, tenant=self._tenant, grace=_REVOKE_GRACE)
+
+    async def _note_grants(self, record: PluginRecord, before: grants.Permissions, context: CallContext) -> None:
+        old, new = sorted(map(str, before)), sorted(map(str, record.granted))
+        data = {
+            "plugin": record.slug,
+            "version": record.described().version,
+            "granted": sorted(set(new) - set(old)),
+            "revoked": sorted(set(old) - set(new)),
+            "permissions": new,
+        }
+        event = self._bus.build(_CHANGED, data, context, source="/plugins", subject=record.slug)
+        entry = Audit(
+            self._ids.new(),
+            self._tenant,
+            self._clock.now(),
+            context.actor,
+            _CHANGED,
+            record.slug,
+            encode({"granted": old}),
+            encode({"granted": new, "denied": sorted(map(str, record.denied))}),
+        )
+        with anyio.CancelScope(shield=True):
+            await self._bus.commit(Batch(log=[event], audit=[entry], plugin_states=[self._row(record)]))
 
     # -- registering -------------------------------------------------------------------------------------------------
 
@@ -234,14 +287,8 @@ class Lifecycle:
             await self._bus.commit(batch)
 
     def _row(self, record: PluginRecord) -> PluginState:
-        raw = encode({"registered": record.registered, "granted": sorted(map(str, record.granted))})
+        granted, denied = sorted(map(str, record.granted)), sorted(map(str, record.denied))
+        raw = encode({"registered": record.registered, "granted": granted, "denied": denied})
         return PluginState(
             self._tenant, record.slug, record.state, record.reason, record.since, record.content_hash, raw
         )
-
-
-def _granted(row: PluginState, record: PluginRecord) -> frozenset[PluginPermission]:
-    stored = decode(row.raw_registered)["granted"] if row.raw_registered else []
-    manifest = record.described()
-    wanted = {*manifest.permissions, *manifest.optional_permissions}
-    return frozenset(permission for permission in wanted if str(permission) in stored)

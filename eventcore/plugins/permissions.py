@@ -58,3 +58,33 @@ NAMES_BY_KEY: Mapping[str, tuple[PluginPermission, ...]] = MappingProxyType(
         "database_access": (_P.DATABASE_READ, _P.DATABASE_WRITE),
     }
 )
+
+#: What each permission lets a plugin do, for people.
+MEANING: Mapping[PluginPermission, str] = MappingProxyType(
+    {
+        _P.FILESYSTEM_READ: "read its folder of data",
+        _P.FILESYSTEM_WRITE: "change its folder of data",
+        _P.NETWORK_ACCESS: "reach hosts on the network",
+        _P.DATABASE_READ: "read databases",
+        _P.DATABASE_WRITE: "change databases",
+        _P.API_ACCESS: "use the host's API with its caller's roles",
+        _P.CHAT_ACCESS: "read chat messages and send its own",
+        _P.ADMIN_ACCESS: "administer the host through its API",
+        _P.SYSTEM_ACCESS: "run programs that the operator lists",
+        _P.PLUGIN_COMMUNICATION: "emit events, see other plugins' events, and call other plugins",
+        _P.MEMORY_READ: "read the tenant's memory",
+        _P.MEMORY_WRITE: "write to the tenant's memory",
+        _P.SCHEDULER: "plan events and calls for later",
+    }
+)
+
+#: What refuses a plugin that was not granted it.
+ENFORCED_BY: Mapping[PluginPermission, str] = MappingProxyType(
+    {
+        **dict.fromkeys(PluginPermission, "host"),
+        _P.FILESYSTEM_READ: "kernel",
+        _P.FILESYSTEM_WRITE: "kernel",
+        _P.NETWORK_ACCESS: "kernel, host",
+        _P.SYSTEM_ACCESS: "kernel, host",
+    }
+)

@@ -35,6 +35,7 @@ class PluginRecord:
         reason: why it is in that state, where there is something to say.
         since: when the state began, seconds since the epoch; 0 for the state it was found in.
         granted: the permissions that it has.
+        denied: those that the operator took away, so that settings do not give them back.
         registered: what loading it registered, as the worker reported it.
     """
 
@@ -47,6 +48,7 @@ class PluginRecord:
     reason: str | None = None
     since: float = 0.0
     granted: frozenset[PluginPermission] = frozenset()
+    denied: frozenset[PluginPermission] = frozenset()
     registered: dict[str, Any] | None = None
     content_hash: str | None = None
 

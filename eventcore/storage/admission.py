@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from eventcore.kernel.errors import Conflict
-from eventcore.kernel.records import Batch, CursorAt, CursorHeld, Guard, KeyAbsent, LiveRunsBelow, RunAt
+from eventcore.kernel.records import Batch, CursorAt, CursorHeld, Guard, KeyAbsent, LiveRunsBelow, RunAt, ScheduleAt
 
 
 class View(Protocol):
@@ -30,6 +30,10 @@ class View(Protocol):
 
     def cursor_fence(self, tenant: str, name: str) -> int | None:
         """The fence of the claim on a cursor, or None if nobody holds it."""
+        ...
+
+    def schedule_due(self, name: str) -> float | None:
+        """When a schedule is due, or None if there is none."""
         ...
 
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
@@ -70,6 +74,9 @@ def _broken(guard: Guard, view: View) -> str | None:
         case CursorHeld():
             held = view.cursor_fence(guard.tenant, guard.name) == guard.fence
             return None if held else f"the subscription {guard.name!r} was claimed by another engine, or given up"
+        case ScheduleAt():
+            same = view.schedule_due(guard.id) == guard.due
+            return None if same else f"the plan {guard.id!r} was changed, done or given up"
         case LiveRunsBelow():
             found = view.live_runs(guard.tenant, guard.slug, guard.limit_key)
             full = found >= guard.limit

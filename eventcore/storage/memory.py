@@ -34,6 +34,7 @@ from eventcore.kernel.records import (
     Timer,
 )
 from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, PrunedRuns, PruneRuns, ordered
+from eventcore.kernel.vectors import likest
 from eventcore.storage.admission import admit
 from eventcore.storage.matching import holds_words, matcher, page_size, span_of, status_of, words_of
 from eventcore.storage.tables import Tables
@@ -191,15 +192,53 @@ class MemoryStore(Store):
         rows = (await self._open()).plugin_states
         return [row for (owner, _), row in sorted(rows.items(), key=lambda item: item[0]) if owner == tenant]
 
-    async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
+    async def memories(
+        self, tenant: str, text: str, limit: int = 5, *, owner: str | None = None, until: float | None = None
+    ) -> list[Memory]:
         words = words_of(text)
         rows = [row for row in (await self._open()).memory.values() if row.tenant == tenant]
         rows.sort(key=lambda row: (row.at, row.id), reverse=True)
-        found = (row for row in rows if holds_words(words, row.query, row.raw_result))
+        found = (
+            row
+            for row in rows
+            if owner in (None, row.owner)
+            and (until is None or row.at < until)
+            and holds_words(words, row.query, row.raw_result)
+        )
         return list(islice(found, page_size(limit)))
 
+    async def nearest(
+        self, tenant: str, model: str, vector: bytes, limit: int, among: int
+    ) -> list[tuple[Memory, float]]:
+        memory = (await self._open()).memory
+        rows = [row for row in memory.values() if row.tenant == tenant and row.model == model and row.vector]
+        rows.sort(key=lambda row: (row.at, row.id), reverse=True)
+        found = likest(vector, ((row.id, row.vector or b"") for row in rows[: page_size(among)]), page_size(limit))
+        return [(memory[name], likeness) for name, likeness in found]
+
+    async def unmeasured(self, model: str, limit: int = 100) -> list[Memory]:
+        rows = [row for row in (await self._open()).memory.values() if row.model != model]
+        return sorted(rows, key=lambda row: (row.at, row.id))[: page_size(limit)]
+
+    async def memory_owners(self, tenant: str) -> list[tuple[str, int, float]]:
+        found: dict[str, list[float]] = {}
+        for row in (await self._open()).memory.values():
+            if row.tenant == tenant:
+                found.setdefault(row.owner, []).append(row.at)
+        return [(owner, len(times), max(times)) for owner, times in sorted(found.items())]
+
     async def schedules(self, due: float, limit: int = 100) -> list[Schedule]:
-        rows = [row for row in (await self._open()).schedules.values() if row.due <= due]
+        rows = [row for row in (await self._open()).schedules.values() if row.due <= due and not row.owner]
+        return sorted(rows, key=lambda row: (row.due, row.id))[: page_size(limit)]
+
+    async def plans(
+        self, due: float, limit: int = 100, *, tenant: str | None = None, owner: str | None = None
+    ) -> list[Schedule]:
+        rows = [
+            row
+            for row in (await self._open()).schedules.values()
+            if row.owner and row.due <= due and tenant in (None, row.tenant) and owner in (None, row.owner)
+        ]
         return sorted(rows, key=lambda row: (row.due, row.id))[: page_size(limit)]
 
     async def audit(self, tenant: str | None = None, limit: int = 100) -> list[Audit]:

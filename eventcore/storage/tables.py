@@ -76,6 +76,10 @@ class Tables:
         owner, fence, _ = self.claims.get((tenant, name), (None, 0, 0.0))
         return None if owner is None else fence
 
+    def schedule_due(self, name: str) -> float | None:
+        row = self.schedules.get(name)
+        return None if row is None else row.due
+
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
         return sum(
             run.status in ("running", "waiting")
@@ -206,6 +210,8 @@ class Tables:
             self.deliveries.pop(delivery, None)
         for letter in batch.dead_letters_done:
             self.dead_letters.pop(letter, None)
+        for memory in batch.memory_done:
+            self.memory.pop(memory, None)
         for schedule in batch.schedules_done:
             self.schedules.pop(schedule, None)
 

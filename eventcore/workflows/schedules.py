@@ -19,6 +19,7 @@ import anyio.lowlevel
 from anyio.abc import TaskGroup
 
 from eventcore.kernel.context import CallContext
+from eventcore.kernel.cron import next_time
 from eventcore.kernel.errors import Conflict, EventCoreError, NotFound
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import decode, encode, text_digest
@@ -48,18 +49,7 @@ def next_after(trigger: Trigger, after: float) -> float | None:
         at = datetime.fromisoformat(trigger.at)
         when = (at if at.tzinfo else at.replace(tzinfo=ZoneInfo(trigger.timezone))).timestamp()
         return when if when > after else None
-    zone = ZoneInfo(trigger.timezone)
-    # In local time without a zone, so that 09:00 stays 09:00 over a clock change.
-    # Here, because it starts a process as it is imported (it asks `file` about the interpreter): only who has a cron
-    # trigger shall pay for that.
-    from croniter import croniter  # type: ignore[import-untyped]
-
-    local = croniter(trigger.cron, datetime.fromtimestamp(after, zone).replace(tzinfo=None))
-    for _ in range(200):
-        when = local.get_next(datetime).replace(tzinfo=zone).timestamp()
-        if when > after:
-            return float(when)
-    return None
+    return None if trigger.cron is None else next_time(trigger.cron, trigger.timezone, after)
 
 
 def occurrences(trigger: Trigger, first: float, now: float) -> Iterator[float]:

@@ -179,8 +179,10 @@ def test_permissions_and_limits() -> None:
 
 
 def test_ctx() -> None:
-    public = {name for name in vars(sdk_context.Context) if not name.startswith("_")} - {"memory", "workflows", "ask"}
-    below = {"memory.read", "memory.write", "workflows.start"}
+    names = {name: value for name, value in vars(sdk_context.Context).items() if not name.startswith("_")}
+    rooms = {name: value for name, value in names.items() if type(value).__module__.startswith("eventcore.sdk.")}
+    below = {f"{name}.{verb}" for name, room in rooms.items() for verb in vars(type(room)) if not verb.startswith("_")}
+    public = names.keys() - rooms.keys() - {"ask"}
     assert {name.partition("(")[0] for name in named("plugins", "What ctx offers")} == public | below
 
 

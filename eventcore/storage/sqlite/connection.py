@@ -19,6 +19,7 @@ import aiosqlite
 from eventcore.kernel.errors import StoreClosed
 from eventcore.kernel.names import pattern
 from eventcore.storage.matching import Word, holds_words, matches_one, status_of, where_test, words_of
+from eventcore.storage.sqlite import search
 from eventcore.storage.sqlite.errors import explain
 
 P = ParamSpec("P")
@@ -129,6 +130,7 @@ def add_functions(connection: sqlite3.Connection) -> None:
     connection.create_function("type_matches", 2, _type_matches, deterministic=True)
     connection.create_function("type_in", 2, _type_in, deterministic=True)
     connection.create_function("data_is", 2, _data_is, deterministic=True)
+    connection.create_function("memory_text", 2, search.memory_text, deterministic=True)
     connection.create_function("status_of", 1, status_of, deterministic=True)
 
 

@@ -65,7 +65,7 @@ _TABLES = (
     _Table("deliveries", SQL["put_delivery"], lambda row: row[:3], SQL["delete_delivery"], "deliveries_done"),
     _Table("dead_letters", SQL["put_dead_letter"], lambda row: row[0], SQL["delete_dead_letter"], "dead_letters_done"),
     _Table("plugin_states", SQL["put_plugin_state"], lambda row: row[:2]),
-    _Table("memory", SQL["put_memory"], lambda row: row[0]),
+    _Table("memory", SQL["put_memory"], lambda row: row[0], SQL["delete_memory"], "memory_done"),
     _Table("schedules", SQL["put_schedule"], lambda row: row[0], SQL["delete_schedule"], "schedules_done"),
 )
 
@@ -165,6 +165,14 @@ class _Group:
 
     def cursor_fence(self, tenant: str, name: str) -> int | None:
         found = self._connection.execute(SQL["cursor_fence"], (tenant, name)).fetchone()
+        return None if found is None else found[0]
+
+    def schedule_due(self, name: str) -> float | None:
+        rows = self._rows.get("schedules", {})
+        if name in rows:
+            row = rows[name]
+            return None if row is None else row[2]
+        found = self._connection.execute(SQL["schedule_due"], (name,)).fetchone()
         return None if found is None else found[0]
 
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:

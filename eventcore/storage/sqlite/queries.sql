@@ -389,26 +389,65 @@ SELECT tenant, plugin, state, reason, at, content_hash, raw_registered FROM plug
 WHERE tenant = ? ORDER BY plugin;
 
 -- name: put_memory
--- One remembered result.
-INSERT OR REPLACE INTO memory (id, tenant, owner, query, raw_result, at) VALUES (?, ?, ?, ?, ?, ?);
+-- One remembered result. Not INSERT OR REPLACE: the row keeps its place, by which the text index knows it.
+INSERT INTO memory (id, tenant, owner, query, raw_result, at, model, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+ON CONFLICT (id) DO UPDATE SET tenant = excluded.tenant, owner = excluded.owner, query = excluded.query,
+    raw_result = excluded.raw_result, at = excluded.at, model = excluded.model, vector = excluded.vector;
+
+-- name: delete_memory
+-- One that is forgotten.
+DELETE FROM memory WHERE id = ?;
 
 -- name: memories
--- A tenant's memories, newest first; `holds_words` is a function of ours.
-SELECT id, tenant, owner, query, raw_result, at FROM memory
-WHERE tenant = :tenant AND (:words = '' OR holds_words(:words, query, raw_result))
+-- A tenant's memories, newest first; `holds_words` is a function of ours, the text index narrows down.
+SELECT id, tenant, owner, query, raw_result, at, model, vector FROM memory
+WHERE tenant = :tenant
+    AND (:owner IS NULL OR owner = :owner)
+    AND (:until IS NULL OR at < :until)
+    AND (:search IS NULL OR rowid IN (SELECT rowid FROM memory_search WHERE memory_search MATCH :search))
+    AND (:words = '' OR holds_words(:words, query, raw_result))
 ORDER BY at DESC, id DESC LIMIT :limit;
+
+-- name: vectors
+-- What a tenant's newest memories mean to a model.
+SELECT id, vector FROM memory WHERE tenant = :tenant AND model = :model AND vector IS NOT NULL
+ORDER BY at DESC, id DESC LIMIT :among;
+
+-- name: memory_by_id
+-- One memory.
+SELECT id, tenant, owner, query, raw_result, at, model, vector FROM memory WHERE id = ?;
+
+-- name: unmeasured
+-- Memories that a model was not asked about, oldest first.
+SELECT id, tenant, owner, query, raw_result, at, model, vector FROM memory
+WHERE model != ? ORDER BY at, id LIMIT ?;
+
+-- name: memory_owners
+-- How much each owner of a tenant has remembered.
+SELECT owner, count(*), max(at) FROM memory WHERE tenant = ? GROUP BY owner ORDER BY owner;
 
 -- name: put_schedule
 -- Something planned.
-INSERT OR REPLACE INTO schedules (id, tenant, due, raw) VALUES (?, ?, ?, ?);
+INSERT OR REPLACE INTO schedules (id, tenant, due, raw, owner) VALUES (?, ?, ?, ?, ?);
 
 -- name: delete_schedule
 -- A plan that is over.
 DELETE FROM schedules WHERE id = ?;
 
+-- name: schedule_due
+-- When it is due, for a guard.
+SELECT due FROM schedules WHERE id = ?;
+
 -- name: due_schedules
--- What should have happened by now.
-SELECT id, tenant, due, raw FROM schedules WHERE due <= ? ORDER BY due, id LIMIT ?;
+-- Of workflows, what should have happened by now.
+SELECT id, tenant, due, raw, owner FROM schedules WHERE due <= ? AND owner = '' ORDER BY due, id LIMIT ?;
+
+-- name: due_plans
+-- Of plugins, what should have happened by now.
+SELECT id, tenant, due, raw, owner FROM schedules
+WHERE due <= :due AND owner != ''
+    AND (:tenant IS NULL OR tenant = :tenant) AND (:owner IS NULL OR owner = :owner)
+ORDER BY due, id LIMIT :limit;
 
 -- name: insert_audit
 -- One entry; never changed.

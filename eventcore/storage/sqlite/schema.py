@@ -11,6 +11,7 @@ from pathlib import Path
 
 from eventcore.kernel.errors import StoreError
 from eventcore.storage.sqlite.errors import explain
+from eventcore.storage.sqlite.search import memory_text
 from eventcore.storage.sqlite.sql import HERE, SQL
 
 #: Tables of which one has rows once anything has been done in a home.
@@ -50,6 +51,7 @@ def prepare(
     if version:
         _refuse_newer(version, newest, path)
         _copy(connection, path.with_name(f"{path.name}.version-{version}-{int(now)}"))
+    connection.create_function("memory_text", 2, memory_text, deterministic=True)  # a migration and triggers use it
     connection.execute(SQL["begin"])
     try:
         # Another process may have been faster while this one waited for the lock.

@@ -202,18 +202,38 @@ CREATE TABLE memory (
     query TEXT NOT NULL,
     raw_result BLOB NOT NULL,
     at REAL NOT NULL
-) STRICT;
+, model TEXT NOT NULL DEFAULT '', vector BLOB) STRICT;
 
 CREATE INDEX memory_by_time ON memory (tenant, at, id);
+CREATE INDEX memory_by_model ON memory (model, at, id);
+
+-- Which memories hold which three characters in a row. It says where to look; `holds_words` then decides.
+-- `memory_text` is a function of ours: the text to search, case folded.
+CREATE VIRTUAL TABLE memory_search USING fts5(
+    text, content='', columnsize=0, detail=none, tokenize='trigram case_sensitive 1'
+);
+CREATE TRIGGER memory_added AFTER INSERT ON memory BEGIN
+    INSERT INTO memory_search (rowid, text) VALUES (new.rowid, memory_text(new.query, new.raw_result));
+END;
+CREATE TRIGGER memory_changed AFTER UPDATE OF query, raw_result ON memory BEGIN
+    INSERT INTO memory_search (memory_search, rowid, text)
+    VALUES ('delete', old.rowid, memory_text(old.query, old.raw_result));
+    INSERT INTO memory_search (rowid, text) VALUES (new.rowid, memory_text(new.query, new.raw_result));
+END;
+CREATE TRIGGER memory_removed AFTER DELETE ON memory BEGIN
+    INSERT INTO memory_search (memory_search, rowid, text)
+    VALUES ('delete', old.rowid, memory_text(old.query, old.raw_result));
+END;
 
 CREATE TABLE schedules (
     id TEXT PRIMARY KEY NOT NULL,
     tenant TEXT NOT NULL,
     due REAL NOT NULL,
     raw BLOB NOT NULL
-) STRICT;
+, owner TEXT NOT NULL DEFAULT '') STRICT;
 
-CREATE INDEX schedules_by_due ON schedules (due, id);
+CREATE INDEX schedules_by_due ON schedules (due, id) WHERE owner = '';
+CREATE INDEX plans_by_due ON schedules (due, id) WHERE owner != '';
 
 CREATE TABLE audit (
     seq INTEGER PRIMARY KEY,

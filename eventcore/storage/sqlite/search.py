@@ -49,6 +49,11 @@ def _searchable(type_: str, subject: str | None, actor: str, raw: bytes) -> str:
     return _storable(f"{plain_text(type_, subject, actor)}\n{raw.decode(errors='replace')}".casefold())
 
 
+def memory_text(query: str, raw: bytes) -> str:
+    """What of a memory is searched."""
+    return _storable(f"{query}\n{raw.decode(errors='replace')}".casefold())
+
+
 def position(connection: sqlite3.Connection) -> int:
     """How far the index has come."""
     return int(connection.execute(SQL["search_position"]).fetchone()[0])

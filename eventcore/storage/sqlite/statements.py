@@ -6,7 +6,8 @@ import sqlite3
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from eventcore.kernel.records import Run, RunQuery
+from eventcore.kernel.records import Memory, Run, RunQuery
+from eventcore.kernel.vectors import likest
 from eventcore.storage.matching import page_size
 from eventcore.storage.sqlite.rows import Row, run_of
 from eventcore.storage.sqlite.sql import SQL
@@ -33,6 +34,15 @@ def runs_page(connection: sqlite3.Connection, query: RunQuery) -> list[Row]:
         conditions.append(f"status IN ({', '.join(f':{name}' for name in statuses)})")
     text = SQL["runs_page"].format(conditions=" AND ".join(conditions))
     return connection.execute(text, values | statuses).fetchall()
+
+
+def nearest(
+    connection: sqlite3.Connection, vector: bytes, limit: int, values: dict[str, Any]
+) -> list[tuple[Memory, float]]:
+    """See `Store.nearest`."""
+    found = likest(vector, connection.execute(SQL["vectors"], values), limit)
+    rows = ((connection.execute(SQL["memory_by_id"], (name,)).fetchone(), likeness) for name, likeness in found)
+    return [(Memory(*row), likeness) for row, likeness in rows if row is not None]
 
 
 def in_transaction(

@@ -305,12 +305,32 @@ class SqliteStore(Store):
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         return await self._rows("plugin_states", (tenant,), lambda row: PluginState(*row))
 
-    async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
-        values = {"tenant": tenant, "words": text, "limit": page_size(limit)}
-        return await self._rows("memories", values, lambda row: Memory(*row))
+    async def memories(
+        self, tenant: str, text: str, limit: int = 5, *, owner: str | None = None, until: float | None = None
+    ) -> list[Memory]:
+        values = {"tenant": tenant, "owner": owner, "until": until, "words": text, "limit": page_size(limit)}
+        return await self._rows("memories", values | {"search": search.candidates(text)}, lambda row: Memory(*row))
+
+    async def nearest(
+        self, tenant: str, model: str, vector: bytes, limit: int, among: int
+    ) -> list[tuple[Memory, float]]:
+        values = {"tenant": tenant, "model": model, "among": page_size(among)}
+        return await self._read(statements.nearest, vector, page_size(limit), values)
+
+    async def unmeasured(self, model: str, limit: int = 100) -> list[Memory]:
+        return await self._rows("unmeasured", (model, page_size(limit)), lambda row: Memory(*row))
+
+    async def memory_owners(self, tenant: str) -> list[tuple[str, int, float]]:
+        return await self._rows("memory_owners", (tenant,), lambda row: (row[0], row[1], row[2]))
 
     async def schedules(self, due: float, limit: int = 100) -> list[Schedule]:
         return await self._rows("due_schedules", (due, page_size(limit)), lambda row: Schedule(*row))
+
+    async def plans(
+        self, due: float, limit: int = 100, *, tenant: str | None = None, owner: str | None = None
+    ) -> list[Schedule]:
+        values = {"due": due, "limit": page_size(limit), "tenant": tenant, "owner": owner}
+        return await self._rows("due_plans", values, lambda row: Schedule(*row))
 
     async def audit(self, tenant: str | None = None, limit: int = 100) -> list[Audit]:
         return await self._rows("audit", {"tenant": tenant, "limit": page_size(limit)}, lambda row: Audit(*row))

@@ -11,14 +11,14 @@ They run under asyncio and trio, with stores that can.
 
 from __future__ import annotations
 
-from eventcore.testing.store_checks import commits, cursors, guards, queries, runs, upkeep
+from eventcore.testing.store_checks import commits, cursors, guards, memories, queries, runs, upkeep
 from eventcore.testing.store_checks.records import Check, MakeStore
 
 __all__ = ["ALL_CHECKS", "Check", "MakeStore"]
 
 ALL_CHECKS: tuple[Check, ...] = tuple(
     check
-    for module in (commits, cursors, guards, runs, queries, upkeep)
+    for module in (commits, cursors, guards, runs, memories, queries, upkeep)
     for name, check in vars(module).items()
     if name.startswith("check_")
 )

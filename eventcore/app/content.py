@@ -22,6 +22,7 @@ async def fill(engine: Engine, home: Home | None) -> None:
     settings = engine.settings
     _discover_plugins(engine, home, catalogue)
     _define_workflows(engine, home, catalogue, settings.workflows)
+    engine.plugins.calls.configuration.restore(await engine.store.plugin_settings(engine.tenant))
     await engine.plugins.lifecycle.restore(settings.plugins.enabled)
     _load_hooks(engine, home, catalogue, settings.hooks)
 

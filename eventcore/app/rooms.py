@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -17,6 +19,8 @@ from eventcore.kernel.ports import Clock, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings
 from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.calls import Calls
+from eventcore.plugins.configuration import Configuration
+from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
@@ -50,6 +54,10 @@ class Base:
     tenant: str
     #: Names this engine where it claims runs and durable subscriptions.
     owner: str
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return os.environ if self.options.environ is None else self.options.environ
 
     @property
     def clock(self) -> Clock:
@@ -101,8 +109,7 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         metrics=metrics,
         starter=launcher,
         timeout=base.settings.plugins.timeout,
-        settings=base.settings.plugins.settings,
-        secrets=base.secrets,
+        configuration=Configuration(base.settings.plugins.settings, base.secrets, base.environ),
         rules=SandboxRules(base.settings.sandbox, base.home.state / "data" if base.home else None, supervisor.machine),
     )
 
@@ -189,6 +196,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         registry=calls.registry,
         calls=calls,
         lifecycle=lifecycle,
+        configuring=Configuring(calls=calls, commit=bus.commit, clock=base.clock, ids=base.ids, tenant=base.tenant),
         context=bus.context,
         changed=runner.intents_changed,
         on_demand=base.home is None,

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from eventcore.cli.base import FAILED, Suggesting, examples, face
+from eventcore.cli.plugin_config import config
 
 
 @click.group(name="plugins", cls=Suggesting, epilog=examples("eventcore plugins enable hello-world"))
@@ -201,3 +202,6 @@ def _switch(op: str, params: dict[str, Any], as_json: bool) -> None:
     click.echo(f"{clean(row['slug'])} is {status(row['state'])}")
     if row["state"] == "enabled" and row["intents"]:
         click.echo(f"  it answers {clean(', '.join(row['intents']))}")
+
+
+command.add_command(config)

@@ -14,6 +14,7 @@ from eventcore.kernel.names import did_you_mean
 from eventcore.operations import (
     approvals,
     chat,
+    configuring,
     deadletters,
     events,
     history,
@@ -66,6 +67,8 @@ OPERATIONS: dict[str, Operation] = {
     "plugins.info": plugins.info,
     "plugins.enable": plugins.enable,
     "plugins.disable": plugins.disable,
+    "plugins.config": configuring.show,
+    "plugins.configure": configuring.change,
     "workflows.list": workflows.list_workflows,
     "workflows.show": workflows.show,
     "workflows.start": workflows.start,

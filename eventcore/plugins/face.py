@@ -9,6 +9,7 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidName
 from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
+from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 
@@ -27,11 +28,12 @@ class Plugins:
         registry: PluginRegistry,
         calls: Calls,
         lifecycle: Lifecycle,
+        configuring: Configuring,
         context: Callable[[], CallContext],
         changed: Callable[[], None],
         on_demand: bool,
     ) -> None:
-        self.registry, self.calls, self.lifecycle = registry, calls, lifecycle
+        self.registry, self.calls, self.lifecycle, self.configuring = registry, calls, lifecycle, configuring
         self._context, self._changed, self._on_demand = context, changed, on_demand
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:

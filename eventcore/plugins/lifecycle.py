@@ -115,6 +115,7 @@ class Lifecycle:
     async def _enable(self, record: PluginRecord, context: CallContext, granted: frozenset[PluginPermission]) -> None:
         before = record.state
         record.granted = granted
+        await self._check_settings(record, before, context)
         try:
             found = hash_folder(record.path)
             if found != record.content_hash:
@@ -127,6 +128,16 @@ class Lifecycle:
         record.state, record.reason, record.since = "enabled", None, self._clock.now()
         await self._note(record, "plugin_enabled", before, context)
         self._changed()
+
+    async def _check_settings(self, record: PluginRecord, before: str, context: CallContext) -> None:
+        """A plugin whose settings are not complete stays disabled: nothing is wrong with it, and the error says what
+        to do."""
+        try:
+            self._calls.configuration.values(record)
+        except EventCoreError as error:
+            record.state, record.reason, record.since = "disabled", str(error), self._clock.now()
+            await self._note(record, "plugin_disabled", before, context, error=error.as_dict())
+            raise
 
     def _lock(self, record: PluginRecord) -> anyio.Lock:
         """One change of a plugin's state at a time: two that enable it would register everything twice."""
@@ -166,7 +177,7 @@ class Lifecycle:
         if unknown:
             near = did_you_mean(unknown[0], [str(permission) for permission in PluginPermission])
             raise InvalidInput(f"{unknown[0]!r} is no permission{near}")
-        granted = frozenset(PluginPermission(word) for word in words)
+        granted = frozenset(PluginPermission(word) for word in words) | record.granted
         missing = sorted(str(permission) for permission in manifest.permissions if permission not in granted)
         if missing:
             flags = " ".join(f"--grant {permission}" for permission in missing)

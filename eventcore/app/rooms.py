@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from eventcore import __version__
 from eventcore.app.options import Options, sqlite_path
 from eventcore.bus.bus import Bus
 from eventcore.home.layout import Home
@@ -24,6 +25,8 @@ from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.packages.installing import Packages
+from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import standard
@@ -197,9 +200,26 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         calls=calls,
         lifecycle=lifecycle,
         configuring=Configuring(calls=calls, commit=bus.commit, clock=base.clock, ids=base.ids, tenant=base.tenant),
+        packages=_packages(base, bus, calls, lifecycle),
         context=bus.context,
         changed=runner.intents_changed,
         on_demand=base.home is None,
+    )
+
+
+def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle) -> Packages:
+    home = base.home
+    return Packages(
+        transit=Transit(home.plugins, home.state / "data") if home is not None else None,
+        registry=calls.registry,
+        lifecycle=lifecycle,
+        bus=bus,
+        commit=bus.commit,
+        clock=base.clock,
+        ids=base.ids,
+        faults=base.options.faults,
+        tenant=base.tenant,
+        version=__version__,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from eventcore.cli.base import FAILED, Suggesting, examples, face
+from eventcore.cli.packages import install, uninstall
 from eventcore.cli.plugin_config import config
 
 
@@ -204,4 +205,5 @@ def _switch(op: str, params: dict[str, Any], as_json: bool) -> None:
         click.echo(f"  it answers {clean(', '.join(row['intents']))}")
 
 
-command.add_command(config)
+for _more in (install, uninstall, config):
+    command.add_command(_more)

@@ -11,6 +11,7 @@ from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 
 
@@ -29,11 +30,13 @@ class Plugins:
         calls: Calls,
         lifecycle: Lifecycle,
         configuring: Configuring,
+        packages: Packages,
         context: Callable[[], CallContext],
         changed: Callable[[], None],
         on_demand: bool,
     ) -> None:
         self.registry, self.calls, self.lifecycle, self.configuring = registry, calls, lifecycle, configuring
+        self.packages = packages
         self._context, self._changed, self._on_demand = context, changed, on_demand
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:

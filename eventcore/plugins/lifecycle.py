@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from eventcore.bus.bus import Bus
 from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed
+from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed, Problem
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Metrics, Store
@@ -20,6 +21,7 @@ from eventcore.kernel.records import Audit, Batch, PluginState
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.connections import Connections
 from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord, PluginRegistry, hash_folder
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -27,6 +29,8 @@ from eventcore.plugins.sandbox.supervisor import Supervisor
 log = logging.getLogger("eventcore.plugins")
 
 _LOAD_TIMEOUT = 30.0
+#: States in which a plugin stays until somebody enables it.
+_AT_REST = frozenset({"disabled", "installed"})
 
 
 class Lifecycle:
@@ -71,11 +75,23 @@ class Lifecycle:
             )
         for record in list(self._registry):
             row = states.get(record.slug)
+            if row is not None and row.state == "uninstalled":
+                row = None  # it was put there anew, by hand
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
                 record.granted = _granted(row, record)
-            if record.manifest is not None and (record.state != "disabled") and (row or record.slug in wanted):
+            if record.manifest is not None and record.state not in _AT_REST and (row or record.slug in wanted):
                 await self._restore_one(record, row)
+        self._note_missing(states)
+
+    def _note_missing(self, states: Mapping[str, PluginState]) -> None:
+        """A plugin that was in use and whose folder is gone is shown as failed; its row stays as it is."""
+        for slug, row in states.items():
+            if slug not in self._registry.records and row.state not in ("uninstalled", "discovered"):
+                reason = f"its folder is gone; it was {row.state}"
+                problems = (Problem(slug, None, "", reason),)
+                record = PluginRecord(slug, "", "missing", problems=problems, state="failed", reason=reason)
+                self._registry.records[slug] = record
 
     async def _restore_one(self, record: PluginRecord, row: PluginState | None) -> None:
         try:
@@ -172,12 +188,7 @@ class Lifecycle:
 
     def _grant(self, record: PluginRecord, grants: Iterable[str]) -> frozenset[PluginPermission]:
         manifest = record.described()
-        words = {str(word) for word in (*self._grants.get(record.slug, ()), *grants)}
-        unknown = sorted(words - {str(permission) for permission in PluginPermission})
-        if unknown:
-            near = did_you_mean(unknown[0], [str(permission) for permission in PluginPermission])
-            raise InvalidInput(f"{unknown[0]!r} is no permission{near}")
-        granted = frozenset(PluginPermission(word) for word in words) | record.granted
+        granted = self.permissions(manifest, grants) | record.granted
         missing = sorted(str(permission) for permission in manifest.permissions if permission not in granted)
         if missing:
             flags = " ".join(f"--grant {permission}" for permission in missing)
@@ -186,6 +197,44 @@ class Lifecycle:
                 hint=f"eventcore plugins enable {record.slug} {flags}",
             )
         return granted & {*manifest.permissions, *manifest.optional_permissions}
+
+    def permissions(self, manifest: PluginManifest, grants: Iterable[str]) -> frozenset[PluginPermission]:
+        """What the settings and `grants` together grant to a plugin, as far as it asks for it.
+
+        Raises:
+            InvalidInput: one of the words is no permission.
+        """
+        words = {str(word) for word in (*self._grants.get(manifest.slug, ()), *grants)}
+        unknown = sorted(words - {str(permission) for permission in PluginPermission})
+        if unknown:
+            near = did_you_mean(unknown[0], [str(permission) for permission in PluginPermission])
+            raise InvalidInput(f"{unknown[0]!r} is no permission{near}")
+        wanted = {*manifest.permissions, *manifest.optional_permissions}
+        return frozenset(PluginPermission(word) for word in words) & wanted
+
+    # -- leaving -----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def stopped(self, record: PluginRecord) -> AsyncIterator[None]:
+        """Hold a plugin still: nothing calls it, its worker has ended after `cleanup`, and nobody changes its state."""
+        async with self._lock(record):
+            self._unregister(record)
+            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            yield
+
+    async def purge(self, record: PluginRecord) -> Batch:
+        """What to commit so that nothing of a plugin is kept but its history: its settings."""
+        rows = await self._store.plugin_settings(self._tenant)
+        done = [(row.tenant, row.plugin, row.key) for row in rows if row.plugin == record.slug]
+        return Batch(plugin_settings_done=done)
+
+    def dropped(self, record: PluginRecord, *, purge: bool) -> None:
+        """A plugin has been uninstalled: forget it."""
+        self._registry.records.pop(record.slug, None)
+        self._calls.forget(record)
+        if purge:
+            self._calls.configuration.drop(record.slug)
+        self._changed()
 
     # -- registering -------------------------------------------------------------------------------------------------
 
@@ -223,12 +272,18 @@ class Lifecycle:
 
     async def _note(self, record: PluginRecord, type: str, before: str, context: CallContext, **more: Any) -> None:
         """One commit: the state, the event, and the audit entry."""
-        manifest, row = record.described(), self._row(record)
-        data = {"plugin": record.slug, "version": manifest.version, "reason": record.reason, **more}
-        batch = Batch(plugin_states=[row])
-        if type == "plugin_enabled":
-            batch.log.append(self._bus.build("plugin_loaded", data, context, source="/plugins", subject=record.slug))
-        batch.log.append(self._bus.build(type, data, context, source="/plugins", subject=record.slug))
+        data = {"plugin": record.slug, "version": record.described().version, "reason": record.reason, **more}
+        with anyio.CancelScope(shield=True):
+            await self._bus.commit(self.noted(record, type, context, data, before))
+
+    def noted(
+        self, record: PluginRecord, type: str, context: CallContext, data: dict[str, Any], before: str = "discovered"
+    ) -> Batch:
+        """What to commit when a plugin has come into another state: the state, the events, and the audit entry."""
+        batch = Batch(plugin_states=[self._row(record)])
+        types = {"plugin_enabled": ("plugin_loaded", type), "plugin_uninstalled": (type, "plugin_unloaded")}
+        for name in types.get(type, (type,)):
+            batch.log.append(self._bus.build(name, data, context, source="/plugins", subject=record.slug))
         batch.audit.append(
             Audit(
                 self._ids.new(),
@@ -241,8 +296,7 @@ class Lifecycle:
                 encode({"state": record.state, "granted": sorted(map(str, record.granted))}),
             )
         )
-        with anyio.CancelScope(shield=True):
-            await self._bus.commit(batch)
+        return batch
 
     def _row(self, record: PluginRecord) -> PluginState:
         raw = encode({"registered": record.registered, "granted": sorted(map(str, record.granted))})

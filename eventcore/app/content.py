@@ -20,8 +20,11 @@ async def fill(engine: Engine, home: Home | None) -> None:
     """Read what the home and the catalogue hold, and bring it into the state it was left in."""
     catalogue = catalogue_root()
     settings = engine.settings
+    for done in await engine.plugins.packages.restore(await engine.store.packages(engine.tenant)):
+        log.warning("%s", done)
     _discover_plugins(engine, home, catalogue)
     _define_workflows(engine, home, catalogue, settings.workflows)
+    engine.plugins.calls.configuration.restore(await engine.store.plugin_settings(engine.tenant))
     await engine.plugins.lifecycle.restore(settings.plugins.enabled)
     _load_hooks(engine, home, catalogue, settings.hooks)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from eventcore import __version__
 from eventcore.app.options import Options, sqlite_path
 from eventcore.bus.archive import Archive
 from eventcore.bus.bus import Bus
@@ -18,9 +21,13 @@ from eventcore.kernel.ports import Clock, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings
 from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.calls import Calls
+from eventcore.plugins.configuration import Configuration
+from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.packages.installing import Packages
+from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import standard
@@ -51,6 +58,10 @@ class Base:
     tenant: str
     #: Names this engine where it claims runs and durable subscriptions.
     owner: str
+
+    @property
+    def environ(self) -> Mapping[str, str]:
+        return os.environ if self.options.environ is None else self.options.environ
 
     @property
     def clock(self) -> Clock:
@@ -102,8 +113,7 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         metrics=metrics,
         starter=launcher,
         timeout=base.settings.plugins.timeout,
-        settings=base.settings.plugins.settings,
-        secrets=base.secrets,
+        configuration=Configuration(base.settings.plugins.settings, base.secrets, base.environ),
         rules=SandboxRules(base.settings.sandbox, base.home.state / "data" if base.home else None, supervisor.machine),
     )
 
@@ -190,6 +200,8 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         registry=calls.registry,
         calls=calls,
         lifecycle=lifecycle,
+        configuring=Configuring(calls=calls, commit=bus.commit, clock=base.clock, ids=base.ids, tenant=base.tenant),
+        packages=_packages(base, bus, calls, lifecycle),
         context=bus.context,
         changed=runner.intents_changed,
         on_demand=base.home is None,
@@ -199,6 +211,22 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
 def make_archive(base: Base) -> Archive:
     kept = base.settings.history.model_dump() | {"keep_runs": base.settings.workflows.keep_runs}
     return Archive(store=base.store, clock=base.clock, metrics=base.metrics, **kept)
+
+
+def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle) -> Packages:
+    home = base.home
+    return Packages(
+        transit=Transit(home.plugins, home.state / "data") if home is not None else None,
+        registry=calls.registry,
+        lifecycle=lifecycle,
+        bus=bus,
+        commit=bus.commit,
+        clock=base.clock,
+        ids=base.ids,
+        faults=base.options.faults,
+        tenant=base.tenant,
+        version=__version__,
+    )
 
 
 def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:

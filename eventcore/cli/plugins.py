@@ -10,6 +10,8 @@ import click
 
 from eventcore.cli import permissions
 from eventcore.cli.base import FAILED, Suggesting, examples, face
+from eventcore.cli.packages import install, uninstall
+from eventcore.cli.plugin_config import config
 
 
 @click.group(name="plugins", cls=Suggesting, epilog=examples("eventcore plugins enable hello-world"))
@@ -204,4 +206,5 @@ def _switch(op: str, params: dict[str, Any], as_json: bool) -> None:
         click.echo(f"  it answers {clean(', '.join(row['intents']))}")
 
 
-command.add_command(permissions.command)
+for _more in (install, uninstall, config, permissions.command):
+    command.add_command(_more)

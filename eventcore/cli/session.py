@@ -32,7 +32,7 @@ WINDOW = 24
 #: Asking again does no harm.
 _READS = frozenset(
     {"status", "settle", "events.list", "events.show", "events.summary", "events.count", "events.explain"}
-    | {"hooks.list", "plugins.list", "plugins.info"}
+    | {"hooks.list", "plugins.list", "plugins.info", "plugins.config", "plugins.inspect", "plugins.absent"}
     | {"workflows.list", "workflows.show", "runs.list", "runs.show", "runs.wait"}
 )
 

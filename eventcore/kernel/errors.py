@@ -9,6 +9,7 @@
     │   ├── InvalidDefinition       a workflow definition, with file, line and key
     │   ├── InvalidManifest         a plugin manifest, with file, line and key
     │   ├── InvalidSettings         eventcore.toml, with file, line and key
+    │   ├── PackageRefused          a plugin's archive or folder holds something that is not allowed
     │   └── ExpressionError         a template that cannot be evaluated within its bounds
     ├── NotFound                    no such event, run, plugin, workflow or home
     │   ├── UnknownIntent
@@ -84,6 +85,12 @@ class InvalidPayload(InvalidInput):
     """The data is not acceptable as an event's payload."""
 
     code = "invalid_payload"
+
+
+class PackageRefused(InvalidInput):
+    """A package is not installed: something in it is not allowed."""
+
+    code = "package_refused"
 
 
 class InvalidFile(InvalidInput):

@@ -27,6 +27,11 @@ FAULT_POINTS: dict[str, str] = {
     "run.after_end": "the end of the run is stored; nobody waiting for it has been told",
     "delivery.before_call": "a durable subscription has taken an event in hand; its handler has not been called",
     "delivery.before_ack": "handlers have ended; what came of it, and what they staged, is about to be committed",
+    "install.staged": "a package is unpacked and checked beside the plugins; nothing is stored",
+    "install.committed": "a package's row is stored; its folder is not in its place",
+    "install.moved": "an installed folder is in its place; plugins/manifest.json does not list it",
+    "uninstall.moved": "an installed folder is out of its place; nothing is stored",
+    "uninstall.committed": "a plugin's removal is stored; its files are still there",
     "delivery.after_ack": "what came of a delivery is stored; the next commit of the subscription has not begun",
 }
 

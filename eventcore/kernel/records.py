@@ -209,6 +209,42 @@ class PluginState:
 
 
 @dataclass(frozen=True, slots=True)
+class Package:
+    """A plugin that was installed, or was until it was uninstalled; by tenant and plugin.
+
+    Attributes:
+        state: `installed`, or `removed`.
+        operation: the id of what brought it into this state. Folders that are on their way in or out bear it in their
+            name, so that after a crash it can be told whether their operation was committed.
+        folder: where it lies, relative to the home's plugin folder.
+        source: what it was installed from: a path.
+        digest: SHA-256 (hex) of the archive, or of the folder's files.
+        at: seconds since the epoch.
+    """
+
+    tenant: str
+    plugin: str
+    state: str
+    operation: str
+    version: str
+    folder: str
+    source: str
+    digest: str
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class PluginSetting:
+    """One setting of a plugin that was set at run time; by tenant, plugin and key. `raw` is its value as JSON."""
+
+    tenant: str
+    plugin: str
+    key: str
+    raw: bytes
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """One remembered result.
 
@@ -280,6 +316,9 @@ class Batch(Lately):
     dead_letters: list[DeadLetter] = late_list()
     dead_letters_done: list[str] = late_list()
     plugin_states: list[PluginState] = late_list()
+    packages: list[Package] = late_list()
+    plugin_settings: list[PluginSetting] = late_list()
+    plugin_settings_done: list[tuple[str, str, str]] = late_list()
     memory: list[Memory] = late_list()
     memory_done: list[str] = late_list()
     schedules: list[Schedule] = late_list()

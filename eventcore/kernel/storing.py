@@ -23,6 +23,8 @@ from eventcore.kernel.records import (
     Listening,
     LogEntry,
     Memory,
+    Package,
+    PluginSetting,
     PluginState,
     Run,
     RunQuery,
@@ -164,6 +166,14 @@ class Store(ABC):
     @abstractmethod
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         """All plugin states of a tenant."""
+
+    @abstractmethod
+    async def packages(self, tenant: str) -> list[Package]:
+        """What was installed, by plugin; what was uninstalled again is among it, as `removed`."""
+
+    @abstractmethod
+    async def plugin_settings(self, tenant: str) -> list[PluginSetting]:
+        """Settings of plugins that were set at run time, by plugin and key."""
 
     @abstractmethod
     async def memories(

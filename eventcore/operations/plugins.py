@@ -8,9 +8,10 @@ from eventcore.engine import Engine
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidInput, SandboxUnavailable
 from eventcore.operations.shapes import instant, plugin_row
+from eventcore.plugins.dependencies import needed_by
 from eventcore.plugins.registry import PluginRecord
 
-STATES = ("enabled", "degraded", "disabled", "discovered", "failed")
+STATES = ("installed", "enabled", "degraded", "disabled", "discovered", "failed")
 
 
 async def list_plugins(
@@ -47,6 +48,7 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "granted": sorted(str(permission) for permission in record.granted),
         "registered": record.registered,
         "content_hash": record.content_hash,
+        "needed_by": needed_by(record.slug, engine.plugins.registry),
         "sandbox": await _sandbox(engine, record) if record.manifest else None,
         "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
     }

@@ -6,7 +6,6 @@ Implements the port `Invoker`, through which workflows call the same intents in 
 from __future__ import annotations
 
 import logging
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -16,7 +15,6 @@ from eventcore.bus.current import serving
 from eventcore.kernel.context import CallContext, Cause, loop_in
 from eventcore.kernel.errors import (
     EventCoreError,
-    InvalidInput,
     InvalidPayload,
     NoResponder,
     PluginFailed,
@@ -25,11 +23,12 @@ from eventcore.kernel.errors import (
 from eventcore.kernel.event import MAX_PAYLOAD
 from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
-from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, Secrets, WorkflowStarter
+from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, WorkflowStarter
 from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
 from eventcore.plugins import roles
 from eventcore.plugins.allowance import SandboxRules
+from eventcore.plugins.configuration import Configuration
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
@@ -57,14 +56,12 @@ class Calls:
         metrics: Metrics,
         starter: WorkflowStarter,
         timeout: float,
-        settings: Mapping[str, Mapping[str, Any]],
-        secrets: Secrets,
+        configuration: Configuration,
         rules: SandboxRules,
     ) -> None:
         self.registry, self._supervisor, self.services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
-        self._timeout, self._settings, self._secrets = timeout, settings, secrets
-        self.rules = rules
+        self._timeout, self.configuration, self.rules = timeout, configuration, rules
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
@@ -316,7 +313,7 @@ class Calls:
                 module=manifest.entry_file,
                 entry_point=manifest.entry_point,
                 class_name=manifest.class_name,
-                config=self.config(record),
+                config=self.configuration.values(record),
                 tenant=tenant,
                 allow=self.rules.allowance(record),
                 version=record.content_hash or "",
@@ -326,34 +323,6 @@ class Calls:
     def forget(self, record: PluginRecord) -> None:
         """Read the plugin's settings and secrets again at the next start of its worker."""
         self._specs = {key: spec for key, spec in self._specs.items() if key[1] != record.slug}
-
-    def config(self, record: PluginRecord) -> dict[str, Any]:
-        """The plugin's settings: its schema's defaults, then what the operator set, with secrets looked up.
-
-        Raises:
-            InvalidInput: a secret is not there, or the settings do not fit the schema.
-        """
-        slug, schema = record.slug, record.described().config_schema or {}
-        rules = {key: rule for key, rule in schema.get("properties", {}).items() if isinstance(rule, dict)}
-        config = {key: rule["default"] for key, rule in rules.items() if "default" in rule}
-        for key, value in self._settings.get(slug, {}).items():
-            config[key] = self._secret(slug, key, value["secret"]) if _names_secret(value) else value
-        if wrong := Schema(schema).wrong(config):
-            raise InvalidInput(
-                f"the settings of {slug} are not right: {'; '.join(wrong)}",
-                hint=f"set them under [plugins.settings.{slug}] in eventcore.toml",
-            )
-        return config
-
-    def _secret(self, slug: str, key: str, name: str) -> str:
-        value = self._secrets.get(name)
-        if value is None:
-            variable = re.sub(r"[^A-Z0-9]", "_", f"EVENTCORE_SECRET_{name.upper()}")
-            raise InvalidInput(
-                f"the setting {key} of {slug} names the secret {name!r}, which is not there",
-                hint=f"set {variable}, or put it into the file that [secrets] names",
-            )
-        return value
 
     def time_limit(self, record: PluginRecord) -> float:
         """Seconds that one call of the plugin may take: its manifest's limit, else the settings'."""
@@ -388,10 +357,6 @@ class Calls:
             return
         done.effects.add(batch)
         done.guards = (*done.guards, *guards)
-
-
-def _names_secret(value: Any) -> bool:
-    return isinstance(value, dict) and value.keys() == {"secret"} and isinstance(value["secret"], str)
 
 
 def _provider(target: HostIntent | PluginRecord) -> str:

@@ -9,7 +9,9 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidName
 from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
+from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 
@@ -28,11 +30,14 @@ class Plugins:
         registry: PluginRegistry,
         calls: Calls,
         lifecycle: Lifecycle,
+        configuring: Configuring,
+        packages: Packages,
         context: Callable[[], CallContext],
         changed: Callable[[], None],
         on_demand: bool,
     ) -> None:
-        self.registry, self.calls, self.lifecycle = registry, calls, lifecycle
+        self.registry, self.calls, self.lifecycle, self.configuring = registry, calls, lifecycle, configuring
+        self.packages = packages
         self._context, self._changed, self._on_demand = context, changed, on_demand
         #: What plugins have planned for later; set where the engine is put together.
         self.plans: Plans | None = None

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import Any
 
 import anyio
@@ -12,7 +13,7 @@ from eventcore.bus.bus import Bus
 from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EventCoreError, PluginFailed
+from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed, Problem
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Metrics, Store
@@ -21,6 +22,8 @@ from eventcore.plugins import grants
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.connections import Connections
 from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.manifest import PluginManifest
+from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord, PluginRegistry, hash_folder
 from eventcore.plugins.sandbox.supervisor import Supervisor
 
@@ -30,6 +33,8 @@ _LOAD_TIMEOUT = 30.0
 #: Calls that run with a right the kernel gave them, and that was taken away, have so many seconds to end.
 _REVOKE_GRACE = 1.0
 _CHANGED = "plugin_permissions_changed"
+#: States in which a plugin stays until somebody enables it.
+_AT_REST = frozenset({"disabled", "installed"})
 
 
 class Lifecycle:
@@ -76,11 +81,23 @@ class Lifecycle:
             )
         for record in list(self._registry):
             row = states.get(record.slug)
+            if row is not None and row.state == "uninstalled":
+                row = None  # it was put there anew, by hand
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
                 self._decided(record, grants.stored(row, record))
-            if record.manifest is not None and (record.state != "disabled") and (row or record.slug in wanted):
+            if record.manifest is not None and record.state not in _AT_REST and (row or record.slug in wanted):
                 await self._restore_one(record, row)
+        self._note_missing(states)
+
+    def _note_missing(self, states: Mapping[str, PluginState]) -> None:
+        """A plugin that was in use and whose folder is gone is shown as failed; its row stays as it is."""
+        for slug, row in states.items():
+            if slug not in self._registry.records and row.state not in ("uninstalled", "discovered"):
+                reason = f"its folder is gone; it was {row.state}"
+                problems = (Problem(slug, None, "", reason),)
+                record = PluginRecord(slug, "", "missing", problems=problems, state="failed", reason=reason)
+                self._registry.records[slug] = record
 
     async def _restore_one(self, record: PluginRecord, row: PluginState | None) -> None:
         try:
@@ -120,6 +137,7 @@ class Lifecycle:
     async def _enable(self, record: PluginRecord, context: CallContext, decision: grants.Decision) -> None:
         before = record.state
         self._decided(record, decision)
+        await self._check_settings(record, before, context)
         try:
             found = hash_folder(record.path)
             if found != record.content_hash:
@@ -136,6 +154,16 @@ class Lifecycle:
     def _changed(self) -> None:
         for watcher in self.watchers:
             watcher()
+
+    async def _check_settings(self, record: PluginRecord, before: str, context: CallContext) -> None:
+        """A plugin whose settings are not complete stays disabled: nothing is wrong with it, and the error says what
+        to do."""
+        try:
+            self._calls.configuration.values(record)
+        except EventCoreError as error:
+            record.state, record.reason, record.since = "disabled", str(error), self._clock.now()
+            await self._note(record, "plugin_disabled", before, context, error=error.as_dict())
+            raise
 
     def _lock(self, record: PluginRecord) -> anyio.Lock:
         """One change of a plugin's state at a time: two that enable it would register everything twice."""
@@ -229,6 +257,44 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):
             await self._bus.commit(Batch(log=[event], audit=[entry], plugin_states=[self._row(record)]))
 
+    def permissions(self, manifest: PluginManifest, grants: Iterable[str]) -> frozenset[PluginPermission]:
+        """What the settings and `grants` together grant to a plugin, as far as it asks for it.
+
+        Raises:
+            InvalidInput: one of the words is no permission.
+        """
+        words = {str(word) for word in (*self._grants.get(manifest.slug, ()), *grants)}
+        unknown = sorted(words - {str(permission) for permission in PluginPermission})
+        if unknown:
+            near = did_you_mean(unknown[0], [str(permission) for permission in PluginPermission])
+            raise InvalidInput(f"{unknown[0]!r} is no permission{near}")
+        wanted = {*manifest.permissions, *manifest.optional_permissions}
+        return frozenset(PluginPermission(word) for word in words) & wanted
+
+    # -- leaving -----------------------------------------------------------------------------------------------------
+
+    @asynccontextmanager
+    async def stopped(self, record: PluginRecord) -> AsyncIterator[None]:
+        """Hold a plugin still: nothing calls it, its worker has ended after `cleanup`, and nobody changes its state."""
+        async with self._lock(record):
+            self._unregister(record)
+            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            yield
+
+    async def purge(self, record: PluginRecord) -> Batch:
+        """What to commit so that nothing of a plugin is kept but its history: its settings."""
+        rows = await self._store.plugin_settings(self._tenant)
+        done = [(row.tenant, row.plugin, row.key) for row in rows if row.plugin == record.slug]
+        return Batch(plugin_settings_done=done)
+
+    def dropped(self, record: PluginRecord, *, purge: bool) -> None:
+        """A plugin has been uninstalled: forget it."""
+        self._registry.records.pop(record.slug, None)
+        self._calls.forget(record)
+        if purge:
+            self._calls.configuration.drop(record.slug)
+        self._changed()
+
     # -- registering -------------------------------------------------------------------------------------------------
 
     async def _register(self, record: PluginRecord) -> None:
@@ -265,12 +331,18 @@ class Lifecycle:
 
     async def _note(self, record: PluginRecord, type: str, before: str, context: CallContext, **more: Any) -> None:
         """One commit: the state, the event, and the audit entry."""
-        manifest, row = record.described(), self._row(record)
-        data = {"plugin": record.slug, "version": manifest.version, "reason": record.reason, **more}
-        batch = Batch(plugin_states=[row])
-        if type == "plugin_enabled":
-            batch.log.append(self._bus.build("plugin_loaded", data, context, source="/plugins", subject=record.slug))
-        batch.log.append(self._bus.build(type, data, context, source="/plugins", subject=record.slug))
+        data = {"plugin": record.slug, "version": record.described().version, "reason": record.reason, **more}
+        with anyio.CancelScope(shield=True):
+            await self._bus.commit(self.noted(record, type, context, data, before))
+
+    def noted(
+        self, record: PluginRecord, type: str, context: CallContext, data: dict[str, Any], before: str = "discovered"
+    ) -> Batch:
+        """What to commit when a plugin has come into another state: the state, the events, and the audit entry."""
+        batch = Batch(plugin_states=[self._row(record)])
+        types = {"plugin_enabled": ("plugin_loaded", type), "plugin_uninstalled": (type, "plugin_unloaded")}
+        for name in types.get(type, (type,)):
+            batch.log.append(self._bus.build(name, data, context, source="/plugins", subject=record.slug))
         batch.audit.append(
             Audit(
                 self._ids.new(),
@@ -283,8 +355,7 @@ class Lifecycle:
                 encode({"state": record.state, "granted": sorted(map(str, record.granted))}),
             )
         )
-        with anyio.CancelScope(shield=True):
-            await self._bus.commit(batch)
+        return batch
 
     def _row(self, record: PluginRecord) -> PluginState:
         granted, denied = sorted(map(str, record.granted)), sorted(map(str, record.denied))

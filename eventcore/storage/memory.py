@@ -27,6 +27,8 @@ from eventcore.kernel.records import (
     Key,
     Listening,
     Memory,
+    Package,
+    PluginSetting,
     PluginState,
     Run,
     RunQuery,
@@ -191,6 +193,14 @@ class MemoryStore(Store):
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         rows = (await self._open()).plugin_states
         return [row for (owner, _), row in sorted(rows.items(), key=lambda item: item[0]) if owner == tenant]
+
+    async def packages(self, tenant: str) -> list[Package]:
+        rows = (await self._open()).packages
+        return [row for (owner, _), row in sorted(rows.items(), key=lambda item: item[0]) if owner == tenant]
+
+    async def plugin_settings(self, tenant: str) -> list[PluginSetting]:
+        rows = (await self._open()).plugin_settings
+        return [row for (owner, *_), row in sorted(rows.items(), key=lambda item: item[0]) if owner == tenant]
 
     async def memories(
         self, tenant: str, text: str, limit: int = 5, *, owner: str | None = None, until: float | None = None

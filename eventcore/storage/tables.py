@@ -21,6 +21,8 @@ from eventcore.kernel.records import (
     Listening,
     LogEntry,
     Memory,
+    Package,
+    PluginSetting,
     PluginState,
     Run,
     RunMove,
@@ -55,6 +57,8 @@ class Tables:
         self.deliveries: dict[tuple[str, str, int], Delivery] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
         self.plugin_states: dict[tuple[str, str], PluginState] = {}
+        self.packages: dict[tuple[str, str], Package] = {}
+        self.plugin_settings: dict[tuple[str, str, str], PluginSetting] = {}
         self.memory: dict[str, Memory] = {}
         self.schedules: dict[str, Schedule] = {}
         self.audit: list[Audit] = []
@@ -170,6 +174,8 @@ class Tables:
         self.deliveries.update(((row.tenant, row.subscription, row.position), row) for row in batch.deliveries)
         self.dead_letters.update((row.id, row) for row in batch.dead_letters)
         self.plugin_states.update(((row.tenant, row.plugin), row) for row in batch.plugin_states)
+        self.packages.update(((row.tenant, row.plugin), row) for row in batch.packages)
+        self.plugin_settings.update(((row.tenant, row.plugin, row.key), row) for row in batch.plugin_settings)
         self.memory.update((row.id, row) for row in batch.memory)
         self.schedules.update((row.id, row) for row in batch.schedules)
         self.audit.extend(batch.audit)
@@ -212,6 +218,8 @@ class Tables:
             self.dead_letters.pop(letter, None)
         for memory in batch.memory_done:
             self.memory.pop(memory, None)
+        for setting in batch.plugin_settings_done:
+            self.plugin_settings.pop(setting, None)
         for schedule in batch.schedules_done:
             self.schedules.pop(schedule, None)
 

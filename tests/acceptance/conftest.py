@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
+
+from eventcore.cli.root import root
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +66,29 @@ class HomeFolder:
         done = self.run(*words, "--json", stdin=stdin)
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
+
+
+class QuickHome(HomeFolder):
+    """Runs the command line in the tests' own process: an interpreter's start is spared, the engine is opened anew."""
+
+    def run(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        done = CliRunner().invoke(root, words, input=stdin, prog_name="eventcore")
+        if done.exception is not None and not isinstance(done.exception, SystemExit):
+            raise done.exception
+        return subprocess.CompletedProcess(words, done.exit_code, done.stdout, done.stderr)
+
+
+@pytest.fixture
+def quick(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[QuickHome]:
+    """A home whose commands are carried out in this process."""
+    folder = QuickHome(tmp_path / "home")
+    folder.root.mkdir()
+    folder.settings("")
+    monkeypatch.chdir(folder.root)
+    logger = logging.getLogger("eventcore")
+    handlers, propagates = list(logger.handlers), logger.propagate
+    yield folder
+    logger.handlers, logger.propagate = handlers, propagates
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from eventcore.kernel.faults import FAULT_POINTS, FaultPlan
 pytestmark = [pytest.mark.violent, pytest.mark.timeout(900)]
 
 #: Those on the way of runs; `test_durable_kills.py` has the rest.
-RUN_POINTS = {point: what for point, what in FAULT_POINTS.items() if not point.startswith("delivery.")}
+OTHERS = ("delivery.", "install.", "uninstall.")
+RUN_POINTS = {point: what for point, what in FAULT_POINTS.items() if not point.startswith(OTHERS)}
 #: How many hits of each point are tried unless all are.
 SAMPLE = 2
 

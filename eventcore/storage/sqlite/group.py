@@ -65,6 +65,14 @@ _TABLES = (
     _Table("deliveries", SQL["put_delivery"], lambda row: row[:3], SQL["delete_delivery"], "deliveries_done"),
     _Table("dead_letters", SQL["put_dead_letter"], lambda row: row[0], SQL["delete_dead_letter"], "dead_letters_done"),
     _Table("plugin_states", SQL["put_plugin_state"], lambda row: row[:2]),
+    _Table("packages", SQL["put_package"], lambda row: row[:2]),
+    _Table(
+        "plugin_settings",
+        SQL["put_plugin_setting"],
+        lambda row: row[:3],
+        SQL["delete_plugin_setting"],
+        "plugin_settings_done",
+    ),
     _Table("memory", SQL["put_memory"], lambda row: row[0], SQL["delete_memory"], "memory_done"),
     _Table("schedules", SQL["put_schedule"], lambda row: row[0], SQL["delete_schedule"], "schedules_done"),
 )

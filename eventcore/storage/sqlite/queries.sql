@@ -388,6 +388,28 @@ VALUES (?, ?, ?, ?, ?, ?, ?);
 SELECT tenant, plugin, state, reason, at, content_hash, raw_registered FROM plugin_states
 WHERE tenant = ? ORDER BY plugin;
 
+-- name: put_package
+-- What was installed or uninstalled.
+INSERT OR REPLACE INTO packages (tenant, plugin, state, operation, version, folder, source, digest, at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: packages
+-- All of a tenant's.
+SELECT tenant, plugin, state, operation, version, folder, source, digest, at FROM packages
+WHERE tenant = ? ORDER BY plugin;
+
+-- name: put_plugin_setting
+-- A setting that was set at run time.
+INSERT OR REPLACE INTO plugin_settings (tenant, plugin, key, raw, at) VALUES (?, ?, ?, ?, ?);
+
+-- name: delete_plugin_setting
+-- It counts no more; the layer beneath it does.
+DELETE FROM plugin_settings WHERE tenant = ? AND plugin = ? AND key = ?;
+
+-- name: plugin_settings
+-- All of a tenant's.
+SELECT tenant, plugin, key, raw, at FROM plugin_settings WHERE tenant = ? ORDER BY plugin, key;
+
 -- name: put_memory
 -- One remembered result. Not INSERT OR REPLACE: the row keeps its place, by which the text index knows it.
 INSERT INTO memory (id, tenant, owner, query, raw_result, at, model, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?)

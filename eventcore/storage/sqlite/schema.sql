@@ -195,6 +195,28 @@ CREATE TABLE plugin_states (
     PRIMARY KEY (tenant, plugin)
 ) STRICT;
 
+CREATE TABLE packages (
+    tenant TEXT NOT NULL,
+    plugin TEXT NOT NULL,
+    state TEXT NOT NULL,
+    operation TEXT NOT NULL,
+    version TEXT NOT NULL,
+    folder TEXT NOT NULL,
+    source TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (tenant, plugin)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE plugin_settings (
+    tenant TEXT NOT NULL,
+    plugin TEXT NOT NULL,
+    key TEXT NOT NULL,
+    raw BLOB NOT NULL,
+    at REAL NOT NULL,
+    PRIMARY KEY (tenant, plugin, key)
+) STRICT, WITHOUT ROWID;
+
 CREATE TABLE memory (
     id TEXT PRIMARY KEY NOT NULL,
     tenant TEXT NOT NULL,

@@ -31,6 +31,8 @@ from eventcore.kernel.records import (
     Key,
     Listening,
     Memory,
+    Package,
+    PluginSetting,
     PluginState,
     Run,
     RunQuery,
@@ -304,6 +306,12 @@ class SqliteStore(Store):
 
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         return await self._rows("plugin_states", (tenant,), lambda row: PluginState(*row))
+
+    async def packages(self, tenant: str) -> list[Package]:
+        return await self._rows("packages", (tenant,), lambda row: Package(*row))
+
+    async def plugin_settings(self, tenant: str) -> list[PluginSetting]:
+        return await self._rows("plugin_settings", (tenant,), lambda row: PluginSetting(*row))
 
     async def memories(
         self, tenant: str, text: str, limit: int = 5, *, owner: str | None = None, until: float | None = None

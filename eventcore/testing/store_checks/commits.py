@@ -25,6 +25,8 @@ from eventcore.kernel.records import (
     JournalEntry,
     LogEntry,
     Memory,
+    Package,
+    PluginSetting,
     PluginState,
     RunAt,
     Schedule,
@@ -111,7 +113,7 @@ async def check_all_of_it(make_store: MakeStore) -> None:
         assert all(isinstance(entry, tuple) for entry in found["events"][0].path)
         for name in ("runs", "definitions", "timers", "keys", "cursors", "deliveries", "dead_letters", "plugin_states"):
             assert found[name] == getattr(batch, name), name
-        for name in ("memory", "schedules", "audit"):
+        for name in ("packages", "plugin_settings", "memory", "schedules", "audit"):
             assert found[name] == getattr(batch, name), name
 
 
@@ -126,6 +128,8 @@ async def check_rows_are_replaced(make_store: MakeStore) -> None:
             deliveries=[Delivery("default", "sub", 1, "settled", 3, 0.0)],
             dead_letters=[DeadLetter("l1", "default", "sub", 1, "again", 6, 9.5)],
             plugin_states=[PluginState("default", "shop", "failed", "crashed", 2.0)],
+            packages=[Package("default", "shop", "removed", "o2", "1.1.0", "shop", "shop", "5hb", 2.0)],
+            plugin_settings=[PluginSetting("default", "shop", "limit", b"8", 2.0)],
             memory=[Memory("m1", "default", "user:ada", "news", b"2", 2.0)],
             schedules=[Schedule("s1", "default", 7.0, b"2")],
         )
@@ -147,11 +151,14 @@ async def check_rows_are_removed(make_store: MakeStore) -> None:
             timers_done=["t1", "unknown"],
             deliveries_done=[("default", "sub", 1), ("default", "sub", 7)],
             dead_letters_done=["l1"],
+            plugin_settings_done=[("default", "shop", "limit"), ("default", "shop", "unknown")],
             schedules_done=["s1"],
         )
         await store.commit(done)
         found = await everything(store)
-        assert [found[name] for name in ("timers", "deliveries", "dead_letters", "schedules")] == [[], [], [], []]
+        assert [found[name] for name in ("timers", "deliveries", "dead_letters", "plugin_settings", "schedules")] == [
+            []
+        ] * 5
         timer = Timer("t1", "default", 5.0, "r1", b"{}")
         await store.commit(Batch(timers=[timer], timers_done=["t1"]))
         assert await store.timers(1e9) == [timer]

@@ -206,6 +206,8 @@ async def check_tenants(make_store: MakeStore) -> None:
         assert await store.runs(RunQuery(tenant="other")) == []
         assert await store.key("other", "emit:/host", "k1", 1.0) is None
         assert await store.plugin_states("other") == []
+        assert await store.packages("other") == []
+        assert await store.plugin_settings("other") == []
         assert await store.memories("other", "") == []
         assert await store.audit("other") == []
         assert await more.cursor("other", "sub") is None

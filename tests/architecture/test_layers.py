@@ -19,6 +19,8 @@ LOCAL_IMPORTS = {
     ("eventcore/observe/metrics.py", "prometheus_client"): "slow to import, and the command line makes no metrics",
     ("eventcore/testing/pytest_plugin.py", "eventcore.home.layout"): "pytest loads it in every project that has us",
     ("eventcore/testing/pytest_plugin.py", "eventcore.app"): "pytest loads it in every project that has us",
+    ("eventcore/plugins/sandbox/worker/prompt.py", "jinja2"): "the worker itself needs the standard library alone",
+    ("eventcore/plugins/sandbox/worker/prompt.py", "jinja2.sandbox"): "as above; few plugins have a prompt",
     ("eventcore/plugins/sandbox/worker/boot.py", "eventcore.plugins.sandbox.worker.main"): "sys.path is set just above",
     ("eventcore/plugins/sandbox/zygote/boot.py", "eventcore.plugins.sandbox.zygote.main"): "sys.path is set just above",
 }

@@ -141,14 +141,13 @@ class Debugging:
             PluginFailed: a breakpoint names no line (kind `NoSuchBreakpoint`), the worker could not load the plugin, or
                 the call ran over a limit. What the plugin's code raises is in the report instead.
         """
-        services = self._calls.services
         record = await self._calls.target(intent, context)
         if isinstance(record, HostIntent):
             raise InvalidInput(f"{intent} is a function of the embedder's own program; use that program's debugger")
         takes, _ = self._calls.schemas(record)
         if takes is not None:
             takes.check(params, f"parameters of {record.slug}")
-        limit = self._calls.time_limit(record)
+        services = self._calls.services
         body = call_body(intent, params, context, direct_call(services.ids.new(), context))
         api = WatchedApi(services, record, context, True, None)
         api.checks = []
@@ -157,30 +156,35 @@ class Debugging:
             self._calls.spec(record, context.tenant),
             "debug",
             {"params": body, "breakpoints": list(breakpoints), "trace": trace},
-            timeout=limit,
+            timeout=self._calls.time_limit(record),
             host=api,
             context=self._calls.about(record, context),
         )
-        seconds = services.clock.monotonic() - began
-        found = _checked(record, answer["result"])
-        effects = {"events": len(api.staged.log), "memories": len(api.staged.memory), "runs": len(api.staged.runs)}
-        return DebugReport(
-            plugin=record.slug,
-            intent=intent,
-            params=body,
-            prompt=found["prompt"],
-            result=found["result"],
-            error=found["error"],
-            trace=[TraceLine(*line) for line in found["trace"]],
-            breakpoints=[Hit(**hit) for hit in found["hits"]],
-            dropped=found["dropped"],
-            checks=api.checks,
-            effects=effects,
-            stdout=answer["stdout"],
-            stderr=answer["stderr"],
-            seconds=round(seconds, 6),
-            time_limit=limit,
-        )
+        seconds = round(services.clock.monotonic() - began, 6)
+        return _report(intent, body, api, answer, seconds, self._calls.time_limit(record))
+
+
+def _report(
+    intent: str, body: dict[str, Any], api: WatchedApi, answer: Mapping[str, Any], seconds: float, limit: float
+) -> DebugReport:
+    found, staged = _checked(api.record, answer["result"]), api.staged
+    return DebugReport(
+        plugin=api.record.slug,
+        intent=intent,
+        params=body,
+        prompt=found["prompt"],
+        result=found["result"],
+        error=found["error"],
+        trace=[TraceLine(*line) for line in found["trace"]],
+        breakpoints=[Hit(**hit) for hit in found["hits"]],
+        dropped=found["dropped"],
+        checks=api.checks,
+        effects={"events": len(staged.log), "memories": len(staged.memory), "runs": len(staged.runs)},
+        stdout=answer["stdout"],
+        stderr=answer["stderr"],
+        seconds=seconds,
+        time_limit=limit,
+    )
 
 
 def _checked(record: PluginRecord, report: Any) -> dict[str, Any]:

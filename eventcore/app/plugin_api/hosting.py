@@ -35,8 +35,8 @@ class Hosted:
         HomeError, InvalidSettings, StoreError: it cannot be opened.
     """
 
-    def __init__(self, place: Place) -> None:
-        self._core = _core(place)
+    def __init__(self, place: Place, core: EventCore | None = None) -> None:
+        self._core = core or _core(place)
         self._portal: BlockingPortal | None = None
         self._ready: Future[None] = Future()
         # No daemon: the interpreter waits for it at its end, so that plugins are cleaned up and the store is closed.
@@ -163,7 +163,22 @@ def hosted(place: Place) -> Hosted:
         HomeError, InvalidSettings, StoreError: it cannot be opened.
     """
     with _LOCK:
-        return running(place) or _HOSTS.setdefault((os.getpid(), place), Hosted(place))
+        found = running(place)
+        if found is None:
+            found = _HOSTS[os.getpid(), place] = Hosted(place)
+        return found
+
+
+def adopt(place: Place, core: EventCore) -> None:
+    """Let the plugin classes use this engine, which nobody has opened yet, for a place. For tests.
+
+    Raises:
+        EngineClosed: the place has an engine; close it first.
+    """
+    with _LOCK:
+        if running(place) is not None:
+            raise EngineClosed("this place has an open engine; close it first")
+        _HOSTS[os.getpid(), place] = Hosted(place, core)
 
 
 def close(place: Place | None = None) -> None:

@@ -12,6 +12,14 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from eventcore.app import EventCore as EventCore
+    from eventcore.app.plugin_api import MemoryManager as MemoryManager
+    from eventcore.app.plugin_api import PluginDebugger as PluginDebugger
+    from eventcore.app.plugin_api import PluginManager as PluginManager
+    from eventcore.app.plugin_api import PluginRecord as PluginRecord
+    from eventcore.app.plugin_api import PluginRouter as PluginRouter
+    from eventcore.app.plugin_api import PluginService as PluginService
+    from eventcore.plugins.manifest import PluginManifest as PluginManifest
+    from eventcore.plugins.permissions import PluginPermission as PluginPermission
 
 #: Public name -> the module it lives in.
 _PUBLIC: dict[str, str] = {
@@ -19,6 +27,14 @@ _PUBLIC: dict[str, str] = {
     "CallContext": "eventcore.kernel.context",
     "Event": "eventcore.kernel.event",
     "EventCoreError": "eventcore.kernel.errors",
+    "PluginRouter": "eventcore.app.plugin_api",
+    "PluginManager": "eventcore.app.plugin_api",
+    "PluginService": "eventcore.app.plugin_api",
+    "PluginRecord": "eventcore.app.plugin_api",
+    "PluginDebugger": "eventcore.app.plugin_api",
+    "MemoryManager": "eventcore.app.plugin_api",
+    "PluginManifest": "eventcore.plugins.manifest",
+    "PluginPermission": "eventcore.plugins.permissions",
     "Deny": "eventcore.sdk",
     "Replace": "eventcore.sdk",
     "Stop": "eventcore.sdk",

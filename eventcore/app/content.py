@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 
 from eventcore.engine import Engine
@@ -11,7 +12,8 @@ from eventcore.home.discovery import find_files, find_plugins
 from eventcore.home.layout import Home
 from eventcore.kernel.errors import EventCoreError
 from eventcore.kernel.names import slug
-from eventcore.kernel.settings import HookSettings, WorkflowSettings
+from eventcore.kernel.settings import HookSettings, PluginSettings, WorkflowSettings
+from eventcore.plugins.registry import PluginRegistry
 
 log = logging.getLogger("eventcore")
 
@@ -22,22 +24,23 @@ async def fill(engine: Engine, home: Home | None) -> None:
     settings = engine.settings
     for done in await engine.plugins.packages.restore(await engine.store.packages(engine.tenant)):
         log.warning("%s", done)
-    _discover_plugins(engine, home, catalogue)
+    find = partial(_discover_plugins, settings=settings.plugins, home=home, catalogue=catalogue)
+    find(engine.plugins.registry)
+    engine.plugins.finder = find
     _define_workflows(engine, home, catalogue, settings.workflows)
     engine.plugins.calls.configuration.restore(await engine.store.plugin_settings(engine.tenant))
     await engine.plugins.lifecycle.restore(settings.plugins.enabled)
     _load_hooks(engine, home, catalogue, settings.hooks)
 
 
-def _discover_plugins(engine: Engine, home: Home | None, catalogue: Path) -> None:
-    roots: list[tuple[str, Path]] = []
-    if home is not None:
-        roots.append(("home", home.plugins))
-        roots += [(folder, home.root / folder) for folder in engine.settings.plugins.search]
+def _discover_plugins(registry: PluginRegistry, settings: PluginSettings, home: Home | None, catalogue: Path) -> None:
+    roots: list[tuple[str, Path]] = [("home", home.plugins)] if home is not None else []
+    # Without a home, folders to search are relative to the folder that the program runs in.
+    roots += [(folder, home.root / folder if home else Path(folder)) for folder in settings.search]
     roots.append(("catalogue", catalogue / "plugins"))
     for origin, root in roots:
         for found in find_plugins([root]):
-            engine.plugins.registry.discover(found.folder, found.file, found.category, origin, found.problem)
+            registry.discover(found.folder, found.file, found.category, origin, found.problem)
 
 
 def _define_workflows(engine: Engine, home: Home | None, catalogue: Path, chosen: WorkflowSettings) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,6 +26,7 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import EngineClosed, EventCoreError, HomeInUse, RemoteError
 from eventcore.kernel.ports import Clock, Faults, Metrics, Secrets, Store
 from eventcore.kernel.settings import Settings
+from eventcore.operations import perform
 from eventcore.plugins.face import Plugins
 from eventcore.workflows.face import Workflows
 
@@ -170,6 +171,24 @@ class EventCore:
                 await anyio.sleep(0.002)
         return engine.idle
 
+    async def perform(self, operation: str, params: Mapping[str, Any] | None = None, *, timeout: float = 300.0) -> Any:
+        """Carry out one of the operations of `eventcore.operations` by its name, and return its JSON.
+
+        That is what the command line and the plugin classes (`PluginRouter` and its like) do; it works the same on an
+        engine in another process. What an operation sends on its way is dropped.
+
+        Args:
+            timeout: seconds that an engine in another process may take.
+
+        Raises:
+            NotFound, InvalidInput: there is no such operation, or it does not take these parameters. What the operation
+            raises comes through; from another process, as `RemoteError` with the same `code`.
+        """
+        asked = {key: value for key, value in (params or {}).items() if value is not None}
+        if self._remote is not None:
+            return await self._remote.client.call(operation, asked, timeout=timeout)
+        return await perform(self.engine, operation, asked, _drop)
+
     @property
     def remote(self) -> bool:
         """Whether this object talks to an engine in another process."""
@@ -243,3 +262,7 @@ class EventCore:
             return function
 
         return register
+
+
+async def _drop(item: Any) -> None:
+    """Items of an operation whose result alone is asked for."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -23,14 +23,17 @@ from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.configuration import Configuration
 from eventcore.plugins.configuring import Configuring
+from eventcore.plugins.debugging import Debugging
 from eventcore.plugins.face import Plugins
+from eventcore.plugins.health import Health
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.logbook import Logbook
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.supervisor import Supervisor
-from eventcore.plugins.services import standard
+from eventcore.plugins.services import logs, standard
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
 from eventcore.workflows.face import Workflows
@@ -58,6 +61,11 @@ class Base:
     tenant: str
     #: Names this engine where it claims runs and durable subscriptions.
     owner: str
+    #: What this engine's plugins write to the log.
+    logbook: Logbook = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.logbook = Logbook(self.home.state / "logs" if self.home else None)
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -126,7 +134,7 @@ def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:
         ids=base.ids,
         metrics=base.metrics,
         starter=launcher,
-        table=standard(),
+        table={**standard(), **logs.table(base.logbook)},
     )
 
 
@@ -204,6 +212,9 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         packages=_packages(base, bus, calls, lifecycle),
         context=bus.context,
         changed=runner.intents_changed,
+        debugging=Debugging(calls, supervisor),
+        health=Health(calls, supervisor),
+        logbook=base.logbook,
         on_demand=base.home is None,
     )
 

@@ -28,6 +28,7 @@ from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
 from eventcore.plugins import roles
 from eventcore.plugins.allowance import SandboxRules
+from eventcore.plugins.bodies import call_body, direct_call
 from eventcore.plugins.configuration import Configuration
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
@@ -77,7 +78,7 @@ class Calls:
     async def invoke(
         self, intent: str, params: Mapping[str, Any], context: CallContext, metadata: Mapping[str, Any]
     ) -> Invocation:
-        target = await self._target(intent, context)
+        target = await self.target(intent, context)
         done = await self._call(target, intent, params, context, metadata)
         self._chain(target, done, context, context.cause)
         return done
@@ -106,20 +107,13 @@ class Calls:
         """
         self._bus.check_open()
         encode(params, what=f"the parameters of {intent}")
-        target = await self._target(intent, context)
+        target = await self.target(intent, context)
         # The id of the `plugin_called` that will be recorded: what the code emits meanwhile can name it as its cause.
         call_id = self._ids.new()
         inner = context.because(_inside(context.cause, call_id, intent))
         if loop_in(inner.cause):
             self._bus.check(self._bus.build("plugin_called", {"intent": intent}, inner))
-        metadata = {
-            "call_id": call_id,
-            "idempotency_key": key or call_id,
-            "run": context.cause.run,
-            "step": None,
-            "attempt": 1,
-            "tenant": context.tenant,
-        }
+        metadata = direct_call(call_id, context, key)
         began = self._clock.monotonic()
         try:
             done = await self._call(target, intent, params, inner, metadata, timeout)
@@ -184,7 +178,12 @@ class Calls:
 
     # -- the call itself ---------------------------------------------------------------------------------------------
 
-    async def _target(self, intent: str, context: CallContext) -> HostIntent | PluginRecord:
+    async def target(self, intent: str, context: CallContext) -> HostIntent | PluginRecord:
+        """Who answers an intent, once the caller's roles were looked at.
+
+        Raises:
+            UnknownIntent: nobody. AccessDenied: the roles do not suffice; recorded.
+        """
         target = self.registry.answering(intent)
         if target is None:
             raise self._unknown(intent)
@@ -216,11 +215,7 @@ class Calls:
         metadata: Mapping[str, Any],
         timeout: float | None = None,
     ) -> Invocation:
-        body = {
-            **params,
-            "metadata": {**metadata, "intent": intent},
-            "user_context": {"user_id": context.actor, "roles": sorted(context.roles), "tenant": context.tenant},
-        }
+        body = call_body(intent, params, context, metadata)
         provider = _provider(target)
         self._metrics.count("plugin_calls_total", plugin=provider)
         began = self._clock.monotonic()
@@ -261,7 +256,7 @@ class Calls:
         context: CallContext,
         timeout: float | None,
     ) -> Invocation:
-        takes, gives = self._schemas(record)
+        takes, gives = self.schemas(record)
         if takes is not None:
             takes.check(params, f"parameters of {record.slug}")
         api = self.services.for_call(record, context)
@@ -286,7 +281,7 @@ class Calls:
             stderr=answer.get("stderr", ""),
         )
 
-    def _schemas(self, record: PluginRecord) -> tuple[Schema | None, Schema | None]:
+    def schemas(self, record: PluginRecord) -> tuple[Schema | None, Schema | None]:
         """The compiled schemas of parameters and result."""
         manifest = record.described()
         if (found := self._compiled.get(record.slug)) is None or found[0] is not manifest:

@@ -6,20 +6,27 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import InvalidName
+from eventcore.kernel.errors import EngineClosed, InvalidName
 from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.configuring import Configuring
+from eventcore.plugins.debugging import Debugging
+from eventcore.plugins.health import Health
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.logbook import Logbook
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
+from eventcore.plugins.rescan import Changes, rescan
 
 
 class Plugins:
     """Plugins and in-process intents; reached as `core.plugins`.
 
     Args:
+        debugging: runs calls under the debugger.
+        health: looks after each plugin.
+        logbook: what plugins wrote to the log.
         on_demand: a plugin of the catalogue is enabled when it is first called by name. For engines without a home,
             whose embedder is the operator and has nowhere else to say so; such a plugin is granted nothing.
     """
@@ -34,10 +41,16 @@ class Plugins:
         packages: Packages,
         context: Callable[[], CallContext],
         changed: Callable[[], None],
+        debugging: Debugging,
+        health: Health,
+        logbook: Logbook,
         on_demand: bool,
     ) -> None:
         self.registry, self.calls, self.lifecycle, self.configuring = registry, calls, lifecycle, configuring
         self.packages = packages
+        self.debugging, self.health, self.logbook = debugging, health, logbook
+        #: Reads what the plugin folders hold into a registry; set by whoever looked there first.
+        self.finder: Callable[[PluginRegistry], None] | None = None
         self._context, self._changed, self._on_demand = context, changed, on_demand
         #: What plugins have planned for later; set where the engine is put together.
         self.plans: Plans | None = None
@@ -103,6 +116,43 @@ class Plugins:
         await self._enable_on_demand(name)
         done = await self.calls.run(name, params, caller)
         return done.result, done.stdout, done.stderr
+
+    async def ready(self, name: str) -> None:
+        """Enable a plugin that was discovered and never switched on or off, if all that it requires is granted.
+
+        For operators' own programs, which name the plugin they want. The catalogue of a home is left alone: shipped
+        does not mean enabled.
+
+        Raises:
+            InvalidInput: it needs a permission that it was not granted; says which.
+        """
+        if self.registry.answering(name) is None and (record := self._waiting(name)) is not None:
+            await self.lifecycle.enable(record, self._context())
+
+    def reachable(self) -> list[str]:
+        """Every intent that is answered, or would be after `ready`."""
+        waiting = [record for record in self.registry if self._on_hold(record)]
+        return sorted({*self.registry.intents(), *(name for one in waiting for name in one.described().intents)})
+
+    def _waiting(self, name: str) -> PluginRecord | None:
+        for record in self.registry:
+            if self._on_hold(record) and name in (record.slug, record.described().name, *record.described().intents):
+                return record
+        return None
+
+    def _on_hold(self, record: PluginRecord) -> bool:
+        ours = record.origin != "catalogue" or self._on_demand
+        return ours and record.state == "discovered" and record.manifest is not None
+
+    async def rescan(self) -> Changes:
+        """Look for plugins again: new folders, folders that are gone, and manifests and code that changed.
+
+        Raises:
+            EngineClosed: this engine was opened without looking for any.
+        """
+        if self.finder is None:
+            raise EngineClosed("this engine was opened without looking for plugins")
+        return await rescan(self.registry, self.lifecycle, self.finder, self._context())
 
     async def _enable_on_demand(self, intent: str) -> None:
         if not self._on_demand or self.registry.answering(intent) is not None:

@@ -1,41 +1,88 @@
-"""A pytest plugin for those who build on EventCore: the fixtures `eventcore_home` and `eventcore`.
+"""A pytest plugin for those who build on EventCore, and for authors of plugins.
 
 pytest loads it by itself where EventCore is installed. Loading it imports nothing of the engine; the fixtures do.
 
-    def test_my_home(eventcore_home):
-        (eventcore_home / "workflows" / "mine.yaml").write_text(...)
+    def test_my_plugin(eventcore_home):                       # a temporary home; calls run in the real sandbox
+        eventcore_home.install("plugins/my-plugin")
+        assert eventcore_home.call("my_intent", {"text": "hi"}) == {"words": 1}
+        assert [event["type"] for event in eventcore_home.events("my_*")] == ["my_event"]
+
+    def test_my_function(plugin_ctx, load_plugin):            # its functions in this process
+        handler = load_plugin("plugins/my-plugin")
+        assert handler.run({"text": "hi"}) == {"words": 1}
+        assert plugin_ctx.emitted == [("my_event", {"words": 1})]
 
     @pytest.mark.anyio
-    async def test_my_intent(eventcore):
+    async def test_my_intent(eventcore):                      # an engine in memory
         await eventcore.bus.emit("order_created", {"id": 1})
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from eventcore.app import EventCore
+    from eventcore.testing.clock import VirtualClock
+    from eventcore.testing.endpoint import StubEndpoint
+    from eventcore.testing.homes import HomeKit
+    from eventcore.testing.plugin_code import RecordedContext
 
 
 @pytest.fixture
-def eventcore_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def eventcore_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HomeKit]:
     """A new home: a folder with `eventcore.toml`, `hooks/`, `plugins/` and `workflows/`, gone after the test.
 
     `EVENTCORE_HOME` names it, so that commands and the Python faces find it; other settings from the environment that
     would change where plugins come from are taken away.
     """
-    from eventcore.home.layout import Home
+    from eventcore.testing.homes import make_home
 
-    home, _ = Home.init(tmp_path / "home")
-    monkeypatch.setenv("EVENTCORE_HOME", str(home.root))
     for name in ("EVENTCORE_PLUGIN_DIR", "KARI_PLUGIN_DIR"):
         monkeypatch.delenv(name, raising=False)
-    return home.root
+    home = make_home(tmp_path / "home")
+    monkeypatch.setenv("EVENTCORE_HOME", str(home.root))
+    yield home
+    home.close()
+
+
+@pytest.fixture
+def virtual_clock(eventcore_home: HomeKit) -> VirtualClock:
+    """The clock of `eventcore_home`, whose time stands still until `eventcore_home.advance(seconds)`."""
+    return eventcore_home.virtual_time()
+
+
+@pytest.fixture
+def stub_endpoint() -> Iterator[StubEndpoint]:
+    """An HTTP endpoint on the loopback interface: `answer(path, json)` tells it what to say; `asked` holds requests."""
+    from eventcore.testing.endpoint import stub_endpoint
+
+    with stub_endpoint() as stub:
+        yield stub
+
+
+@pytest.fixture
+def plugin_ctx() -> Iterator[RecordedContext]:
+    """`ctx` for a plugin's functions in this process: it notes what it is asked, and refuses nothing."""
+    from eventcore.testing.plugin_code import plugin_context
+
+    with plugin_context() as context:
+        yield context
+
+
+@pytest.fixture
+def load_plugin() -> Iterator[Callable[..., ModuleType]]:
+    """`load_plugin(folder, package=None)`: a plugin's code as a module of this process, until the test ends."""
+    from eventcore.testing.plugin_code import plugin_code
+
+    with ExitStack() as stack:
+        yield lambda folder, package=None: stack.enter_context(plugin_code(folder, package))
 
 
 @pytest.fixture

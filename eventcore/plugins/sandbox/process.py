@@ -128,8 +128,8 @@ class ProcessWorker:
         """Ask the worker for something and wait; see the port for the contract.
 
         Args:
-            kind: `load`, `run` {params}, `hook` {function, args}, `event` {function, event},
-                `command` {command, args}, `health` or `cleanup`.
+            kind: `load`, `run` {params}, `debug` {params, breakpoints, trace}, `hook` {function, args},
+                `event` {function, event}, `command` {command, args}, `health` or `cleanup`.
             params: JSON, as that kind needs it.
             timeout: seconds from when the worker gets the call, or from the last `in_progress` that the host answered;
                 then the whole process group is killed.

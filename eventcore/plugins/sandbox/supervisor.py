@@ -122,6 +122,20 @@ class Supervisor:
                 return answer
         raise AssertionError("unreachable: the last turn of the loop returns or raises")
 
+    async def aside(
+        self,
+        spec: WorkerSpec,
+        kind: str,
+        params: dict[str, Any],
+        *,
+        timeout: float,
+        host: HostApi | None = None,
+        context: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """As `call`, but in a fresh worker that serves nothing else; a warm one goes on undisturbed."""
+        async with self._fresh_worker(spec, timeout) as worker:
+            return await worker.call(kind, params, timeout=timeout, host=host, context=context)
+
     async def registered(self, spec: WorkerSpec, *, timeout: float = 30) -> dict[str, Any]:
         """What the plugin registered when it was loaded; starts the worker where none is warm."""
         if spec.allow.isolation == "call":

@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any
 
 from eventcore.plugins.sandbox.frames import NotJSON, encode
+from eventcore.plugins.sandbox.worker.prompt import Prompt, PromptError
 from eventcore.sdk import HookMark, ctx, mark_of
 
 _PARENTS = ("eventcore._loaded", "eventcore._loaded.plugins")
@@ -68,6 +69,8 @@ class Plugin:
 
     def __init__(self, module: ModuleType, params: Mapping[str, Any]) -> None:
         self.module = module
+        self.folder = Path(params["dir"])
+        self.prompt = _prompt(self.folder)
         self.warnings: list[str] = []
         self.instance: Any = None
         self._handlers: dict[str, Handler] = {}
@@ -80,7 +83,7 @@ class Plugin:
         """What answers a call, with its arguments; None where the plugin has nothing for an optional kind."""
         match kind:
             case "run":
-                return self._required(self._entry_name(), "NoEntryPoint"), [params["params"]]
+                return self._required(self._entry_name(), "NoEntryPoint"), [self.filled(params["params"])]
             case "hook":
                 return self._required(params["function"], "NoSuchFunction"), params["args"]
             case "event":
@@ -95,6 +98,15 @@ class Plugin:
             case _:
                 raise LoadError("UnknownKind", f"the worker knows no calls of the kind {kind!r}")
 
+    def filled(self, params: dict[str, Any]) -> dict[str, Any]:
+        """The parameters of a call with the rendered prompt, where the plugin has one."""
+        if self.prompt is None:
+            return params
+        try:
+            return self.prompt.filled(params)
+        except PromptError as error:
+            raise LoadError("PromptFailed", str(error)) from None
+
     def describe(self) -> dict[str, Any]:
         """What the plugin registers."""
         hooks, events = self._hooks_and_events()
@@ -106,7 +118,9 @@ class Plugin:
             "entry": self._find(self._entry_name()) is not None,
             "class": self.instance is not None,
             "commands": self._find("on_command") is not None,
+            "health": self._find("health_check") is not None,
             "info": self._info(),
+            "prompt": self.prompt is not None,
             "sync": sorted({name for name in names if (found := self._find(name)) and found.blocking}),
             "warnings": self.warnings,
         }
@@ -170,6 +184,13 @@ class Plugin:
             self.warnings.append(f"__plugin_info__ is left out: {error}")
             return None
         return info
+
+
+def _prompt(folder: Path) -> Prompt | None:
+    try:
+        return Prompt.of(folder)
+    except PromptError as error:
+        raise LoadError("PromptInvalid", str(error)) from None
 
 
 def _describe_hook(hook: str, name: str, function: Any, mark: HookMark) -> dict[str, Any]:

@@ -12,6 +12,7 @@ import anyio
 
 from eventcore.app.content import fill
 from eventcore.app.options import Options
+from eventcore.app.outside import give_outside
 from eventcore.app.rooms import (
     Base,
     make_bus,
@@ -108,6 +109,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     bus.responder = calls.respond
     workflows, runner, gate = make_workflows(base, bus, calls, hooks, definitions, scribe, launcher)
     plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
+    give_outside(base, calls, plugins.files, sandbox, stack)
     archive = Archive(store=base.store, clock=base.clock, metrics=base.metrics, **base.settings.history.model_dump())
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.

@@ -12,11 +12,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import InvalidName
 from eventcore.kernel.names import canonical_pattern, slug, workflow_slug
+from eventcore.kernel.outside import ContainerSettings, HttpSettings, PluginScope, ProgramSettings
+from eventcore.kernel.section import Seconds, Section, Text, Words, unique
 
 T = TypeVar("T")
 
@@ -68,27 +70,13 @@ def _hook_name(name: str) -> str:
     return name
 
 
-def _unique(names: tuple[str, ...]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(names))
-
-
 PluginSlug = Annotated[str, AfterValidator(_plugin_slug)]
 Pattern = Annotated[str, AfterValidator(_event_pattern)]
 WorkflowSlug = Annotated[str, AfterValidator(_workflow_slug)]
 HookName = Annotated[str, AfterValidator(_hook_name)]
-Seconds = Annotated[float, Field(gt=0, le=3600)]
-Text = Annotated[str, Field(min_length=1, max_length=4096)]
 
-# The models are strict, so that "yes" is no boolean and "60" no number; TOML has only lists, hence strict=False here.
-PluginSlugs = Annotated[tuple[PluginSlug, ...], Field(strict=False), AfterValidator(_unique)]
-WorkflowSlugs = Annotated[tuple[WorkflowSlug, ...], Field(strict=False), AfterValidator(_unique)]
-Words = Annotated[tuple[Text, ...], Field(strict=False), AfterValidator(_unique)]
-
-
-class Section(BaseModel):
-    """One table of `eventcore.toml`. A key that is not known is an error: most often it is a typo."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False, hide_input_in_errors=True)
+PluginSlugs = Annotated[tuple[PluginSlug, ...], Field(strict=False), AfterValidator(unique)]
+WorkflowSlugs = Annotated[tuple[WorkflowSlug, ...], Field(strict=False), AfterValidator(unique)]
 
 
 class EngineSettings(Section):
@@ -155,6 +143,11 @@ class PluginSettings(Section):
         default_factory=dict,
         description="Permissions granted to a plugin at first sight. Lists of permission words by slug.",
         examples=[{"hello-world": ["network_access"]}],
+    )
+    scopes: Annotated[dict[PluginSlug, PluginScope], BeforeValidator(_no_twins)] = Field(
+        default_factory=dict,
+        description="How far a plugin's grants reach: hosts, ports, programs, folders. Tables by slug.",
+        examples=[{"weather": {"hosts": ["api.example.com"]}}],
     )
     settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
         default_factory=dict,
@@ -283,7 +276,7 @@ class HistorySettings(Section):
         description="The oldest events are removed while the store takes more than this; 0 for no limit. Bytes.",
         examples=[1_073_741_824],
     )
-    keep_types: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(_unique)] = Field(
+    keep_types: Annotated[tuple[Pattern, ...], Field(strict=False), AfterValidator(unique)] = Field(
         default=(),
         description="Events that are never removed by age or size. List of types and patterns.",
         examples=[["order_*"]],
@@ -307,6 +300,9 @@ class Settings(Section):
     store: StoreSettings = Field(default=StoreSettings(), description="Where everything is kept.")
     plugins: PluginSettings = Field(default=PluginSettings(), description="Which plugins run, and with what.")
     sandbox: SandboxSettings = Field(default=SandboxSettings(), description="What confines plugins.")
+    http: HttpSettings = Field(default=HttpSettings(), description="Requests that the host makes for plugins.")
+    programs: ProgramSettings = Field(default=ProgramSettings(), description="Programs that plugins run.")
+    containers: ContainerSettings = Field(default=ContainerSettings(), description="Plugins in containers.")
     hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")
     workflows: WorkflowSettings = Field(default=WorkflowSettings(), description="Which workflows can be started.")
     history: HistorySettings = Field(default=HistorySettings(), description="How much of the past is kept.")

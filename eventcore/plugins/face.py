@@ -10,6 +10,7 @@ from eventcore.kernel.errors import InvalidName
 from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.outside.files import FileRef, Files
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 
 
@@ -33,6 +34,8 @@ class Plugins:
     ) -> None:
         self.registry, self.calls, self.lifecycle = registry, calls, lifecycle
         self._context, self._changed, self._on_demand = context, changed, on_demand
+        #: Reads the files that plugins hand over.
+        self.files = Files(calls.rules.allowance)
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:
         """Answer an intent with a function of the embedder's own: trusted, in-process, sync or async.
@@ -95,6 +98,17 @@ class Plugins:
         await self._enable_on_demand(name)
         done = await self.calls.run(name, params, caller)
         return done.result, done.stdout, done.stderr
+
+    async def read_file(self, reference: Mapping[str, Any]) -> bytes:
+        """The content of a file that a plugin handed over (`ctx.file`), from the reference in its result.
+
+        Raises:
+            InvalidInput: this is no such reference, or the path is a link now.
+            NotFound: there is no such plugin, or the file is gone.
+            PermissionDenied: the plugin may not use that folder any more.
+            Conflict: the file was changed since.
+        """
+        return await self.files.read(self.registry.get(FileRef.of(reference).plugin), reference)
 
     async def _enable_on_demand(self, intent: str) -> None:
         if not self._on_demand or self.registry.answering(intent) is not None:

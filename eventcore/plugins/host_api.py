@@ -41,7 +41,7 @@ class HostServices:
         table: Mapping[str, Service],
     ) -> None:
         self.bus, self.store, self.clock, self.ids = bus, store, clock, ids
-        self.metrics, self.starter, self.table = metrics, starter, table
+        self.metrics, self.starter, self.table = metrics, starter, dict(table)
 
     def for_call(
         self,

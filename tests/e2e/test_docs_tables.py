@@ -30,6 +30,7 @@ from eventcore.kernel import errors
 from eventcore.kernel.event import Event
 from eventcore.kernel.faults import FAULT_POINTS
 from eventcore.kernel.names import CORE_EVENTS
+from eventcore.kernel.outside import PluginScope
 from eventcore.kernel.records import RunStatus
 from eventcore.kernel.settings import SettingInfo, reference
 from eventcore.observe.metrics import METRICS
@@ -38,6 +39,7 @@ from eventcore.plugins.manifest import vocabulary as manifest_keys
 from eventcore.plugins.manifest.model import PluginManifest
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.sdk import context as sdk_context
+from eventcore.sdk.outside import HttpContext
 from eventcore.workflows import expressions
 from eventcore.workflows.definition import STEP_KINDS, Retry, Step, Trigger, Workflow
 from eventcore.workflows.face import Workflows
@@ -179,9 +181,19 @@ def test_permissions_and_limits() -> None:
 
 
 def test_ctx() -> None:
-    public = {name for name in vars(sdk_context.Context) if not name.startswith("_")} - {"memory", "workflows", "ask"}
+    public = {name for name in vars(sdk_context.Context) if not name.startswith("_")} - {
+        "memory",
+        "workflows",
+        "http",
+        "ask",
+    }
     below = {"memory.read", "memory.write", "workflows.start"}
+    below |= {f"http.{name}" for name in vars(HttpContext) if not name.startswith("_")}
     assert {name.partition("(")[0] for name in named("plugins", "What ctx offers")} == public | below
+
+
+def test_scopes() -> None:
+    assert named("outside", "Keys of a scope") == {*PluginScope.model_fields}
 
 
 def aliases(model: type[BaseModel]) -> set[str]:

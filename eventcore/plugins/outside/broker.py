@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import ssl
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
@@ -42,8 +42,8 @@ _FAILURES = (
 )
 _MAX_RESPONSE_HEADERS = 32_768
 
-#: Stores a download of a plugin: its record, the name it gave, and the parts.
-Saver = Callable[[PluginRecord, str, AsyncIterator[bytes]], Any]
+#: Stores a download: for which call, under which name, and the parts.
+Saver = Callable[[CallApi, str, AsyncIterator[bytes]], Awaitable[dict[str, Any]]]
 
 
 class _Client:
@@ -186,7 +186,7 @@ class Broker:
         parts = limited(response.aiter_raw(), most, encoding, f"the answer of {asked.url.host}")
         async with aclosing(masked_parts(parts, used)) as body:  # type: ignore[type-var]  # it is an async generator
             if asked.save_as is not None and response.is_success:
-                return found | {"body": "", "saved": await self._save(call.record, asked.save_as, body)}
+                return found | {"body": "", "saved": await self._save(call, asked.save_as, body)}
             return found | {"body": base64.b64encode(b"".join([part async for part in body])).decode()}
 
     # -- clients -----------------------------------------------------------------------------------------------------

@@ -75,9 +75,14 @@ class Files:
 
     async def hand_over(self, call: CallApi, params: dict[str, Any]) -> dict[str, Any]:
         """The service `file`: a reference to a file that the plugin has written, fit for its result."""
-        await call.need(PluginPermission.FILESYSTEM_READ, "hand over a file") if not _writes(call.record) else None
-        name = str(params.get("path", ""))
-        return (await to_thread.run_sync(self._describe, call.record, name)).as_dict()
+        if not _writes(call.record):
+            await call.need(PluginPermission.FILESYSTEM_READ, "hand over a file")
+        path = str(params.get("path", ""))
+        try:
+            return (await to_thread.run_sync(self._describe, call.record, path)).as_dict()
+        except PermissionDenied as error:
+            await call.refuse(error.message, path=path)
+            raise AssertionError("unreachable: refuse raises") from None
 
     async def read(self, record: PluginRecord, reference: Mapping[str, Any]) -> bytes:
         """The content of a file that was handed over.
@@ -97,15 +102,19 @@ class Files:
         """What stands in a file of the plugin now."""
         return await to_thread.run_sync(self._read, record, path)
 
-    async def save(self, record: PluginRecord, path: str, parts: AsyncIterator[bytes]) -> dict[str, Any]:
+    async def save(self, call: CallApi, path: str, parts: AsyncIterator[bytes]) -> dict[str, Any]:
         """Write a download where the plugin may write.
 
         Raises:
-            PermissionDenied: it may not write there.
+            PermissionDenied: it may not write there; recorded.
         """
-        if not _writes(record):
-            raise PermissionDenied(f"{record.slug} may not save {path}: it was not granted filesystem_write")
-        folder, inner = self._place(record, path, writing=True)
+        await call.need(PluginPermission.FILESYSTEM_WRITE, f"save {path}")
+        record = call.record
+        try:
+            folder, inner = self._place(record, path, writing=True)
+        except PermissionDenied as error:
+            await call.refuse(error.message, path=path)
+            raise AssertionError("unreachable: refuse raises") from None
         with NewFile(folder, inner) as file:
             size, digest = 0, hashlib.sha256()
             async for part in parts:
@@ -113,7 +122,7 @@ class Files:
                 size += len(part)
                 digest.update(part)
             file.finish()
-        return _ref(record, path, size, digest.hexdigest())
+        return FileRef(record.slug, path, size, digest.hexdigest(), _media_type(path)).as_dict()
 
     def _describe(self, record: PluginRecord, path: str) -> FileRef:
         folder, inner = self._place(record, path)
@@ -144,10 +153,6 @@ class Files:
 
 def _writes(record: PluginRecord) -> bool:
     return PluginPermission.FILESYSTEM_WRITE in record.granted
-
-
-def _ref(record: PluginRecord, path: str, size: int, digest: str) -> dict[str, Any]:
-    return FileRef(record.slug, path, size, digest, _media_type(path)).as_dict()
 
 
 def _media_type(path: str) -> str:

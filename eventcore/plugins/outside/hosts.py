@@ -53,6 +53,10 @@ class HostRule:
             )
         return cls(name, below, port)
 
+    def __str__(self) -> str:
+        name = f"[{self.name}]" if ":" in self.name else self.name
+        return f"{'*.' * self.below}{name}{f':{self.port}' if self.port else ''}"
+
     def covers(self, scheme: str, host: str, port: int) -> bool:
         """Whether a request to `host` (in its canonical form) is one to this host."""
         if port != (self.port or _DEFAULT_PORTS.get(scheme)):

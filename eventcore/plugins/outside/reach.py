@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 from eventcore.kernel.errors import InvalidInput
@@ -11,6 +11,7 @@ from eventcore.kernel.outside import HttpSettings, PluginScope
 from eventcore.kernel.ports import Secrets
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.outside.hosts import HostRule, covered, rules
+from eventcore.plugins.permissions import PluginPermission
 
 _SECRET = re.compile(r"\{\{\s*secrets\.([A-Za-z0-9_-]+)\s*\}\}")
 
@@ -67,6 +68,24 @@ def reach_of(manifest: PluginManifest, scope: PluginScope, settings: HttpSetting
     hosts = rules((*(scope.hosts or declared), *scope.local)) if scope.hosts or narrowed else None
     headers = tuple((HostRule.of(host), dict(given)) for host, given in scope.headers.items())
     return Reach(hosts, rules(scope.local), headers, scope.requests_per_minute or settings.requests_per_minute)
+
+
+def reach_in_words(
+    manifest: PluginManifest, granted: Collection[PluginPermission], scope: PluginScope, settings: HttpSettings
+) -> dict[str, str]:
+    """What a plugin reaches through the host, for people; nothing where it has no such grant.
+
+    Raises:
+        InvalidInput: a list of hosts names something that is no host.
+    """
+    found = {}
+    if PluginPermission.NETWORK_ACCESS in granted:
+        reach = reach_of(manifest, scope, settings)
+        hosts = "every public host" if reach.hosts is None else ", ".join(map(str, reach.hosts)) or "none"
+        found["http"] = f"{hosts}; {reach.per_minute:g} requests a minute"
+    if PluginPermission.SYSTEM_ACCESS in granted:
+        found["programs"] = ", ".join(scope.programs) or "none"
+    return found
 
 
 def fill(template: str, secrets: Secrets, used: set[str]) -> str:

@@ -122,8 +122,13 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         starter=launcher,
         timeout=base.settings.plugins.timeout,
         configuration=Configuration(base.settings.plugins.settings, base.secrets, base.environ),
-        rules=SandboxRules(base.settings.sandbox, base.home.state / "data" if base.home else None, supervisor.machine),
+        rules=_sandbox_rules(base, supervisor),
     )
+
+
+def _sandbox_rules(base: Base, supervisor: Supervisor) -> SandboxRules:
+    settings, data = base.settings, base.home.state / "data" if base.home else None
+    return SandboxRules(settings.sandbox, data, supervisor.machine, settings.plugins.scopes, settings.programs.path)
 
 
 def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:

@@ -12,6 +12,7 @@ import anyio
 
 from eventcore.app.content import fill
 from eventcore.app.options import Options
+from eventcore.app.outside import give_outside
 from eventcore.app.rooms import (
     Base,
     make_archive,
@@ -111,6 +112,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
     plugins.plans = give_services(base, bus, calls, stack)
     plugins.lifecycle.watchers.append(plugins.plans.expect)
+    give_outside(base, calls, plugins.files, sandbox, stack)
     archive = make_archive(base)
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.

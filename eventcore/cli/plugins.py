@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from eventcore.cli import permissions
+from eventcore.cli import permissions, pluginfiles
 from eventcore.cli.base import FAILED, Suggesting, examples, face
 from eventcore.cli.packages import install, uninstall
 from eventcore.cli.plugin_config import config
@@ -17,6 +17,9 @@ from eventcore.cli.plugin_config import config
 @click.group(name="plugins", cls=Suggesting, epilog=examples("eventcore plugins enable hello-world"))
 def command() -> None:
     """List, check, enable and disable plugins."""
+
+
+command.add_command(pluginfiles.command)
 
 
 @command.command(
@@ -102,6 +105,8 @@ def _facts(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[tu
     yield "sandbox", (found.get("sandbox") or {}).get("level")
     for one in (found.get("sandbox") or {}).get("limits", ()):
         yield f"  {one['limit']}", f"{one['value']} ({one['by']})"
+    for label, value in (found.get("reach") or {}).items():
+        yield f"  {label}", value
     yield "other keys", compact(manifest["extra"]) if manifest.get("extra") else ""
     yield "from", f"{found['origin']}: {found['path']}"
 

@@ -281,6 +281,12 @@ class SandboxUnavailable(PluginFailed):
     code = "sandbox_unavailable"
 
 
+class RequestFailed(EventCoreError):
+    """What a plugin asked of the world outside could not be done: nobody answered, or too slowly, or too much."""
+
+    code = "request_failed"
+
+
 class RunFailed(EventCoreError):
     """The run did not complete."""
 

@@ -18,6 +18,7 @@ from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import InvalidName
 from eventcore.kernel.keeping import DatabaseSettings, MemorySettings
 from eventcore.kernel.names import canonical_pattern, slug, workflow_slug
+from eventcore.kernel.outside import ContainerSettings, HttpSettings, PluginScope, ProgramSettings
 from eventcore.kernel.section import Seconds, Section, Text, Words, unique
 
 T = TypeVar("T")
@@ -142,6 +143,11 @@ class PluginSettings(Section):
         default_factory=dict,
         description="Permissions granted to a plugin at first sight. Lists of permission words by slug.",
         examples=[{"hello-world": ["network_access"]}],
+    )
+    scopes: Annotated[dict[PluginSlug, PluginScope], BeforeValidator(_no_twins)] = Field(
+        default_factory=dict,
+        description="How far a plugin's grants reach: hosts, ports, programs, folders. Tables by slug.",
+        examples=[{"weather": {"hosts": ["api.example.com"]}}],
     )
     settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
         default_factory=dict,
@@ -301,6 +307,9 @@ class Settings(Section):
     store: StoreSettings = Field(default=StoreSettings(), description="Where everything is kept.")
     plugins: PluginSettings = Field(default=PluginSettings(), description="Which plugins run, and with what.")
     sandbox: SandboxSettings = Field(default=SandboxSettings(), description="What confines plugins.")
+    http: HttpSettings = Field(default=HttpSettings(), description="Requests that the host makes for plugins.")
+    programs: ProgramSettings = Field(default=ProgramSettings(), description="Programs that plugins run.")
+    containers: ContainerSettings = Field(default=ContainerSettings(), description="Plugins in containers.")
     hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")
     workflows: WorkflowSettings = Field(default=WorkflowSettings(), description="Which workflows can be started.")
     databases: DatabaseSettings = Field(default=DatabaseSettings(), description="Databases that plugins reach.")

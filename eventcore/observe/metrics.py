@@ -73,6 +73,8 @@ METRICS: tuple[Metric, ...] = (
     Metric("plugin_failures_total", "counter", "Failed calls of a plugin.", ("plugin", "reason")),
     Metric("plugin_execution_seconds", "histogram", "Duration of a plugin call.", ("plugin",), _SECONDS),
     Metric("permission_denied_total", "counter", "What a plugin, or a caller of it, was refused.", ("plugin",)),
+    Metric("plugin_http_requests_total", "counter", "Requests of ctx.http.", ("plugin", "outcome")),
+    Metric("plugin_programs_total", "counter", "Programs run by ctx.run.", ("plugin", "outcome")),
     Metric("memory_writes_total", "counter", "Memories written by a plugin.", ("plugin",)),
     Metric("plugin_import_error_total", "counter", "Plugin files that failed to load.", ("plugin", "module", "error")),
 )

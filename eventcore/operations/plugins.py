@@ -7,8 +7,10 @@ from typing import Any
 from eventcore.engine import Engine
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidInput, SandboxUnavailable
+from eventcore.kernel.outside import PluginScope
 from eventcore.operations.shapes import instant, plugin_row
 from eventcore.plugins.dependencies import needed_by
+from eventcore.plugins.outside.reach import reach_in_words
 from eventcore.plugins.registry import PluginRecord
 
 STATES = ("installed", "enabled", "degraded", "disabled", "discovered", "failed")
@@ -50,8 +52,18 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "content_hash": record.content_hash,
         "needed_by": needed_by(record.slug, engine.plugins.registry),
         "sandbox": await _sandbox(engine, record) if record.manifest else None,
+        "reach": reach(engine, record) if record.manifest else None,
         "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
     }
+
+
+def reach(engine: Engine, record: PluginRecord) -> dict[str, str]:
+    """What a plugin reaches through the host with the grants that it has, in words."""
+    scope = engine.settings.plugins.scopes.get(record.slug, PluginScope())
+    try:
+        return reach_in_words(record.described(), record.granted, scope, engine.settings.http)
+    except InvalidInput as error:
+        return {"wrong": str(error)}
 
 
 async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.outside import PluginScope
 from eventcore.kernel.settings import SandboxSettings
+from eventcore.plugins.outside.lookup import find
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord
 from eventcore.plugins.sandbox.confined import Machine
 from eventcore.plugins.sandbox.enforcement import limits
 from eventcore.plugins.sandbox.spec import Allowance
+
+_NO_SCOPE = PluginScope()
 
 
 class SandboxRules:
@@ -22,16 +26,25 @@ class SandboxRules:
         settings: what the operator says.
         data: where each plugin has a folder of data; None: there is none, and grants on files give nothing.
         machine: tells what this machine enforces.
+        scopes: how far grants reach, by slug.
+        path: where programs are looked up.
     """
 
     def __init__(
-        self, settings: SandboxSettings, data: Path | None, machine: Callable[[], Awaitable[Machine | None]]
+        self,
+        settings: SandboxSettings,
+        data: Path | None,
+        machine: Callable[[], Awaitable[Machine | None]],
+        scopes: Mapping[str, PluginScope] | None = None,
+        path: tuple[str, ...] = (),
     ) -> None:
         self._settings, self._data, self._machine = settings, data, machine
+        self._scopes, self._path = scopes or {}, path
 
     def allowance(self, record: PluginRecord) -> Allowance:
         """What one worker of the plugin may use."""
-        return allowance(record, self._settings, self._data)
+        scope = self._scopes.get(record.slug, PluginScope())
+        return allowance(record, self._settings, self._data, scope, self._path)
 
     async def enforcement(self, record: PluginRecord, seconds: float) -> dict[str, Any]:
         """The level of the plugin's sandbox on this machine, and what enforces each of its limits.
@@ -45,7 +58,13 @@ class SandboxRules:
         return {"level": machine.level, "limits": limits(self.allowance(record), machine, seconds)}
 
 
-def allowance(record: PluginRecord, settings: SandboxSettings, data: Path | None) -> Allowance:
+def allowance(
+    record: PluginRecord,
+    settings: SandboxSettings,
+    data: Path | None,
+    scope: PluginScope = _NO_SCOPE,
+    path: tuple[str, ...] = (),
+) -> Allowance:
     """What one worker of the plugin may use.
 
     The manifest may ask for less than the settings give, never for more. The folders that it lists lie beneath its
@@ -54,20 +73,28 @@ def allowance(record: PluginRecord, settings: SandboxSettings, data: Path | None
 
     Args:
         data: where each plugin has a folder of data, if there is such a place.
+        scope: what the operator gives beyond that to a plugin with the permission for it.
+        path: where programs are looked up.
 
     Raises:
-        InvalidInput: a folder that it lists leads out of its folder of data.
+        InvalidInput: a folder that it lists leads out of its folder of data, or one of the scope cannot be granted.
     """
     manifest, granted = record.described(), record.granted
     write = PluginPermission.FILESYSTEM_WRITE in granted
     read = write or PluginPermission.FILESYSTEM_READ in granted
     base = data / record.slug if data is not None and read else None
     folders = tuple(_folders(record, base)) if base is not None else ()
-    limits = manifest.limits
+    more_read = _granted_folders(record, "read", scope.read, data) if read else ()
+    more_write = _granted_folders(record, "write", scope.write, data) if write else ()
+    limits, system = manifest.limits, PluginPermission.SYSTEM_ACCESS in granted
     return Allowance(
-        read=() if write else folders,
-        write=folders if write else (),
+        read=more_read if write else (*folders, *more_read),
+        write=(*folders, *more_write) if write else (),
         cwd=str(base.resolve()) if base is not None else "",
+        programs=tuple(dict.fromkeys(one for name in scope.execute for one in find(name, path).executes))
+        if system
+        else (),
+        ports=scope.ports if PluginPermission.NETWORK_ACCESS in granted else (),
         memory_mb=min(limits.memory_mb or settings.memory_mb, settings.memory_mb),
         cpu_percent=_lower(limits.cpu_percent, settings.cpu_percent),
         disk_mb=settings.disk_mb,
@@ -75,6 +102,28 @@ def allowance(record: PluginRecord, settings: SandboxSettings, data: Path | None
         isolation=settings.isolation,
         full=settings.require == "full",
     )
+
+
+def _granted_folders(record: PluginRecord, key: str, names: tuple[str, ...], data: Path | None) -> tuple[str, ...]:
+    """The places that the operator grants by path, resolved.
+
+    Raises:
+        InvalidInput: one of them is no absolute path, is not there, or would show the engine's own files.
+    """
+    found = []
+    for name in names:
+        place = Path(name).resolve()
+        wrong = ""
+        if not Path(name).is_absolute():
+            wrong = "is no absolute path"
+        elif not place.exists():
+            wrong = "is not there"
+        elif data is not None and data.parent.resolve().is_relative_to(place):
+            wrong = "holds the engine's own files"
+        if wrong:
+            raise InvalidInput(f"{name!r} {wrong}", hint=f"it stands in [plugins.scopes.{record.slug}] {key}")
+        found.append(str(place))
+    return tuple(found)
 
 
 def _lower(wanted: float | None, given: float) -> float:

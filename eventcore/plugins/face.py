@@ -14,6 +14,7 @@ from eventcore.plugins.debugging import Debugging
 from eventcore.plugins.health import Health
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.logbook import Logbook
+from eventcore.plugins.outside.files import FileRef, Files
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
@@ -54,6 +55,8 @@ class Plugins:
         self._context, self._changed, self._on_demand = context, changed, on_demand
         #: What plugins have planned for later; set where the engine is put together.
         self.plans: Plans | None = None
+        #: Reads the files that plugins hand over.
+        self.files = Files(calls.rules.allowance)
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:
         """Answer an intent with a function of the embedder's own: trusted, in-process, sync or async.
@@ -153,6 +156,17 @@ class Plugins:
         if self.finder is None:
             raise EngineClosed("this engine was opened without looking for plugins")
         return await rescan(self.registry, self.lifecycle, self.finder, self._context())
+
+    async def read_file(self, reference: Mapping[str, Any]) -> bytes:
+        """The content of a file that a plugin handed over (`ctx.file`), from the reference in its result.
+
+        Raises:
+            InvalidInput: this is no such reference, or the path is a link now.
+            NotFound: there is no such plugin, or the file is gone.
+            PermissionDenied: the plugin may not use that folder any more.
+            Conflict: the file was changed since.
+        """
+        return await self.files.read(self.registry.get(FileRef.of(reference).plugin), reference)
 
     async def _enable_on_demand(self, intent: str) -> None:
         if not self._on_demand or self.registry.answering(intent) is not None:

@@ -23,6 +23,7 @@ from __future__ import annotations
 from eventcore.sdk.context import Answer, Binding, Context, bind, bound, ctx
 from eventcore.sdk.errors import NoResponder, PermissionDenied, PluginError, TransientError
 from eventcore.sdk.events import Event
+from eventcore.sdk.outside import Finished, HttpError, Response
 from eventcore.sdk.stages import HookMark, Stage, filter, gate, mark_of, observe, reply  # noqa: A004 - the stage's name
 from eventcore.sdk.verdicts import Deny, Nak, Replace, Stop, Term, Verdict
 
@@ -32,12 +33,15 @@ __all__ = [
     "Context",
     "Deny",
     "Event",
+    "Finished",
     "HookMark",
+    "HttpError",
     "Nak",
     "NoResponder",
     "PermissionDenied",
     "PluginError",
     "Replace",
+    "Response",
     "Stage",
     "Stop",
     "Term",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -10,6 +10,7 @@ from eventcore.sdk.api import ApiContext
 from eventcore.sdk.binding import Answer, Binding, Pending, bind, bound, current
 from eventcore.sdk.chat import ChatContext
 from eventcore.sdk.database import Database
+from eventcore.sdk.outside import Finished, HttpContext, hand_over, run
 from eventcore.sdk.scheduler import SchedulerContext
 
 __all__ = ["Answer", "Binding", "Context", "Pending", "bind", "bound", "ctx"]
@@ -47,6 +48,7 @@ class Context:
     chat = ChatContext()
     scheduler = SchedulerContext()
     api = ApiContext()
+    http = HttpContext()
 
     def emit(
         self,
@@ -92,6 +94,32 @@ class Context:
     def db(self, name: str = "main") -> Database:
         """A database by name: one that the operator lists under `[databases]`, else one of the plugin's own."""
         return Database(name)
+
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        input: bytes | str = b"",
+        timeout: float | None = None,
+        env: Mapping[str, str] | None = None,
+    ) -> Answer[Finished]:
+        """Run a program that the operator lists for the plugin, and wait for its end. Needs `system_access`.
+
+        It runs in a sandbox of its own, with the plugin's folders and ports and in its folder of data. A code other
+        than 0 is an answer like any other.
+
+        Args:
+            command: the program and its arguments, such as `["git", "status"]`; no shell looks at them.
+            input: what it finds on its standard input.
+            timeout: seconds, at most what the host allows; then it is killed, with all that it started.
+            env: variables in addition to PATH, HOME, TMPDIR and LANG.
+        """
+        return run(command, input=input, timeout=timeout, env=env)
+
+    def file(self, path: str) -> Answer[dict[str, Any]]:
+        """A reference to a file in the plugin's folders, to put into a result: the host reads it from there when
+        somebody asks for it. Needs `filesystem_read` or `filesystem_write`."""
+        return hand_over(path)
 
     def in_progress(self) -> Answer[None]:
         """Still at it: the time limit of this delivery begins anew. For durable subscriptions (`events.durable`)."""

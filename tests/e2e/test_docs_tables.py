@@ -30,6 +30,7 @@ from eventcore.kernel import errors
 from eventcore.kernel.event import Event
 from eventcore.kernel.faults import FAULT_POINTS
 from eventcore.kernel.names import CORE_EVENTS
+from eventcore.kernel.outside import PluginScope
 from eventcore.kernel.records import RunStatus
 from eventcore.kernel.settings import SettingInfo, reference
 from eventcore.observe.metrics import METRICS
@@ -184,6 +185,10 @@ def test_ctx() -> None:
     below = {f"{name}.{verb}" for name, room in rooms.items() for verb in vars(type(room)) if not verb.startswith("_")}
     public = names.keys() - rooms.keys() - {"ask"}
     assert {name.partition("(")[0] for name in named("plugins", "What ctx offers")} == public | below
+
+
+def test_scopes() -> None:
+    assert named("outside", "Keys of a scope") == {*PluginScope.model_fields}
 
 
 def aliases(model: type[BaseModel]) -> set[str]:

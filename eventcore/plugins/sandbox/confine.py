@@ -48,6 +48,8 @@ class Plan:
         files: open file descriptors.
         cpu: seconds of CPU time of the process; 0 for no limit.
         abi: the Landlock ABI to use.
+        command: a program to become, with its arguments, in place of a worker.
+        env: variables of that program, `NAME=value`, besides the few that every worker has.
     """
 
     slug: str
@@ -66,6 +68,8 @@ class Plan:
     threads: int = 64
     files: int = 256
     cpu: int = 0
+    command: tuple[str, ...] = ()
+    env: tuple[str, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +149,23 @@ class Sandbox:
             zygote.machine.check(spec)
             return await _fork(zygote, spec)
 
+    async def program(self, spec: WorkerSpec, command: tuple[str, ...], env: Mapping[str, str]) -> Process:
+        """Start a program in place of a worker, confined as the plugin is: `sock` is its standard input and output,
+        `output` its standard error.
+
+        Args:
+            spec: whose; `allow.programs` are what the kernel lets run.
+            command: the program's absolute path, and its arguments.
+            env: variables besides the few that workers have.
+
+        Raises:
+            SandboxUnavailable: this machine cannot confine it; programs need a pid namespace.
+        """
+        with _as_unavailable(f"a program of {spec.slug}"):
+            zygote = await self._zygote(None)
+            zygote.machine.check(spec)
+            return await _fork(zygote, spec, command, env)
+
     async def machine(self) -> Machine:
         """What this machine enforces; probed once, when the first zygote starts.
 
@@ -226,11 +243,13 @@ async def _start(python: str, reduced: str) -> _Zygote:
         raise
 
 
-async def _fork(zygote: _Zygote, spec: WorkerSpec) -> ConfinedProcess:
+async def _fork(
+    zygote: _Zygote, spec: WorkerSpec, command: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+) -> ConfinedProcess:
     machine, private = zygote.machine, ""
     if not machine.namespaces:
         private = tempfile.mkdtemp(prefix=f"eventcore-{spec.slug[:32]}-")
-    plan = make_plan(spec, namespaces=machine.namespaces, abi=machine.abi, folder=private)
+    plan = make_plan(spec, namespaces=machine.namespaces, abi=machine.abi, folder=private, command=command, env=env)
     if private and plan.uid is not None:
         os.chown(private, plan.uid, plan.uid)
     sock, channel = socket.socketpair()

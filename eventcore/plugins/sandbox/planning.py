@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sysconfig
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -42,11 +43,20 @@ def runtime_paths() -> tuple[str, ...]:
     return tuple(dict.fromkeys(path for path in found if os.path.exists(path)))
 
 
-def make_plan(spec: WorkerSpec, *, namespaces: bool, abi: int, folder: str) -> Plan:
+def make_plan(
+    spec: WorkerSpec,
+    *,
+    namespaces: bool,
+    abi: int,
+    folder: str,
+    command: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
+) -> Plan:
     """The plan for a worker on a machine that has these means.
 
     Args:
         folder: where the private folder is, if there is no view.
+        command, env: a program to run in place of a worker.
     """
     allow = spec.allow
     packages = host_paths() if spec.paths is None else spec.paths
@@ -71,6 +81,8 @@ def make_plan(spec: WorkerSpec, *, namespaces: bool, abi: int, folder: str) -> P
         disk=int(allow.disk_mb * _MIB),
         threads=allow.threads,
         abi=abi,
+        command=command,
+        env=tuple(f"{name}={value}" for name, value in (env or {}).items()),
     )
 
 

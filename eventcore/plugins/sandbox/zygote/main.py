@@ -206,11 +206,26 @@ def _work(plan: Plan, memory: int, keeper: int, channel: int, output: int, statu
             os._exit(code)
         os.write(_STATUS, b'{"ready": true}')
         os.close(_STATUS)
+        if plan.command:
+            _become_program(plan)
         sys.argv[:] = ["worker", str(_CHANNEL)]
         serve_channel(_CHANNEL)
         code = 0
     finally:
         os._exit(code)
+
+
+def _become_program(plan: Plan) -> NoReturn:
+    """Run a program in our place: the channel is its standard input and output. The codes of failure are a shell's."""
+    for standard in (0, 1):
+        os.dup2(_CHANNEL, standard)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # Python ignores it, and a program would inherit that
+    env = {**os.environ, **dict(one.split("=", 1) for one in plan.env)}
+    try:
+        os.execve(plan.command[0], list(plan.command), env)  # noqa: S606 - no shell is what is wanted
+    except OSError as error:
+        os.write(2, f"{plan.command[0]}: {error.strerror}\n".encode())
+        os._exit(127 if isinstance(error, FileNotFoundError) else 126)
 
 
 def _arrange(channel: int, output: int, status: socket.socket) -> None:

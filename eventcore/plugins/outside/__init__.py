@@ -1,0 +1,1 @@
+"""What the host does for plugins outside of their sandboxes: requests over HTTP, programs, files handed over."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import secrets
-import shutil
 import signal
 import socket
 import stat
@@ -12,6 +11,8 @@ import subprocess
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
+
+from eventcore.plugins.sandbox.diskwatch import remove
 
 VARIABLE = "EVENTCORE_ATTACK_SECRET"
 
@@ -109,7 +110,7 @@ class Plant:
             place.chmod(0o777)
             for entry in place.iterdir():
                 if entry.is_dir() and not entry.is_symlink():
-                    shutil.rmtree(entry)
+                    remove(str(entry))
                 else:
                     entry.unlink()
         (self._outside / "open").write_text("everybody may write here")

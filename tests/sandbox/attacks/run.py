@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import shutil
 import sys
 import tempfile
@@ -25,6 +26,7 @@ import anyio
 
 from eventcore.kernel.errors import EventCoreError, PermissionDenied
 from eventcore.plugins.sandbox.confined import Sandbox
+from eventcore.plugins.sandbox.diskwatch import remove
 from eventcore.plugins.sandbox.launch import Launcher, spawn
 from eventcore.plugins.sandbox.linux import calls
 from eventcore.plugins.sandbox.process import ProcessWorker
@@ -143,6 +145,7 @@ class Range:
             write=(str(self._plant.workspace),),
             memory_mb=MEMORY_MB,
             disk_mb=DISK_MB,
+            data_mb=2 * DISK_MB,
             threads=THREADS,
             programs=programs,
             ports=(self._plant.granted_port,) if attack.granted == "a port" else (),
@@ -198,8 +201,7 @@ class Range:
 
 
 def descendants_of_ours() -> list[int]:
-    import os
-
+    """What came of this process."""
     return descendants(os.getpid())
 
 
@@ -227,7 +229,7 @@ async def main(corpus: Path, mode: str, names: list[str]) -> None:
                 for attack in chosen:
                     print(json.dumps(asdict(await place.run(attack)), default=repr), flush=True)
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        remove(str(folder))
 
 
 if __name__ == "__main__":

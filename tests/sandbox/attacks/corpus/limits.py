@@ -274,3 +274,29 @@ def leave_a_thread(planted):
             file.write("later")
 
     threading.Thread(target=later, daemon=True).start()
+
+
+def deep_folders(planted):
+    """Leaves folders in folders, too deep for whoever removes them by recursion or by path.
+
+    Stopped by: the host, which removes them step by step.
+    """
+    os.chdir(tempfile.gettempdir())
+    for _ in range(3000):
+        os.mkdir("d" * 20)
+        os.chdir("d" * 20)
+
+
+def closed_folder(planted):
+    """Hides what it writes in a folder that nobody may list.
+
+    Stopped by: the size of its tmpfs; the host, to which that is as bad as too much.
+    """
+    place = os.path.join(planted["workspace"], "closed")
+    os.mkdir(place, 0o300)
+    for number in range(12):
+        with open(os.path.join(place, str(number)), "wb") as file:
+            for _ in range(planted["disk_mb"] // 2):
+                file.write(bytes(_MIB))
+        time.sleep(0.06)
+    return "filled"

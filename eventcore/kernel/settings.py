@@ -191,6 +191,13 @@ class SandboxSettings(Section):
     disk_mb: float = Field(
         default=64.0, ge=1, le=1_048_576, description="Size of a worker's private folder. Mebibytes.", examples=[16]
     )
+    data_mb: float = Field(
+        default=1024.0,
+        ge=0,
+        le=1_048_576,
+        description="Size of each folder that a plugin was granted to change; 0 for no limit. Mebibytes.",
+        examples=[100],
+    )
     threads: int = Field(default=64, ge=4, le=4096, description="Threads of one worker.", examples=[16])
 
 

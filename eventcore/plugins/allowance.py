@@ -98,6 +98,7 @@ def allowance(
         memory_mb=min(limits.memory_mb or settings.memory_mb, settings.memory_mb),
         cpu_percent=_lower(limits.cpu_percent, settings.cpu_percent),
         disk_mb=settings.disk_mb,
+        data_mb=settings.data_mb,
         threads=settings.threads,
         isolation=settings.isolation,
         full=settings.require == "full",

@@ -200,7 +200,8 @@ def filter_of(plan: Plan, pid: int) -> bytes:
         pid,
         programs=bool(plan.programs),
         tcp=bool(plan.ports),
-        metadata=plan.namespaces,
+        # Then there is no file within reach that belongs to us and was not made by us or granted.
+        metadata=plan.namespaces or plan.uid is not None,
         truncate=plan.abi >= 3,
     )
     return _filter(allowed)

@@ -16,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +26,8 @@ import anyio
 from anyio import to_thread
 
 from eventcore.kernel.errors import SandboxUnavailable
-from eventcore.plugins.sandbox.launch import Process, clean_environment
+from eventcore.plugins.sandbox import diskwatch
+from eventcore.plugins.sandbox.launch import Broken, Process, clean_environment
 from eventcore.plugins.sandbox.planning import make_plan
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.throttle import throttle
@@ -37,6 +38,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 #: How long a zygote may take to come up, and how long to fork a worker. Seconds.
 _UP, _FORK = 30.0, 10.0
 _MESSAGE = 64 * 1024
+_MIB = 1 << 20
 #: How long a dead process may remain a zombie before we stop looking. Seconds.
 _REAPED = 1.0
 
@@ -255,7 +257,7 @@ async def _fork(
     sock, channel = socket.socketpair()
     status, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     output, written = os.pipe()
-    process = ConfinedProcess(sock, output, status, private, spec.allow.cpu_percent / 100)
+    process = ConfinedProcess(sock, output, status, private, spec.allow.cpu_percent / 100, _quotas(spec, private))
     try:
         with channel, told:
             try:
@@ -273,13 +275,27 @@ async def _fork(
     return process
 
 
+def _quotas(spec: WorkerSpec, private: str) -> list[diskwatch.Quota]:
+    """What has to be looked at: the private folder of a view is a file system with a size of its own."""
+    allow = spec.allow
+    found = [diskwatch.Quota(path, int(allow.data_mb * _MIB)) for path in allow.write if allow.data_mb]
+    return found + ([diskwatch.Quota(private, int(allow.disk_mb * _MIB))] if private else [])
+
+
 class ConfinedProcess:
     """A confined worker: its keeper and itself, both held by pidfds."""
 
     def __init__(
-        self, sock: socket.socket, output: int, status: socket.socket, folder: str, share: float = 0.0
+        self,
+        sock: socket.socket,
+        output: int,
+        status: socket.socket,
+        folder: str,
+        share: float = 0.0,
+        quotas: Sequence[diskwatch.Quota] = (),
     ) -> None:
         self.pid = 0
+        self._quotas = quotas
         self._share, self._worker, self._stopped = share, -1, False
         self.sock, self.output = sock, output
         self._status, self._folder = status, folder
@@ -324,10 +340,13 @@ class ConfinedProcess:
         self._code = said.get("exited", self._code)
         return said
 
-    async def hold(self) -> None:
-        """Hold it to its share of a CPU."""
-        if self._share:
-            await throttle(self, self._share)
+    async def hold(self) -> Broken | None:
+        """Hold it to its share of a CPU, and look how full its folders are."""
+        async with anyio.create_task_group() as tasks:
+            if self._share:
+                tasks.start_soon(throttle, self, self._share)
+            text = await diskwatch.watch(self._quotas, self.cpu_seconds) if self._quotas else ""
+        return Broken("disk", text) if text else None
 
     def cpu_seconds(self) -> float | None:
         """CPU time of all its threads so far; None when it is gone."""
@@ -374,7 +393,7 @@ class ConfinedProcess:
             os.close(pidfd)
         self._pidfds.clear()
         if self._folder:
-            await to_thread.run_sync(shutil.rmtree, self._folder, True)
+            await to_thread.run_sync(diskwatch.remove, self._folder)
 
 
 def _pid_of(pidfd: int) -> int:

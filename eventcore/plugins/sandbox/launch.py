@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -26,6 +26,13 @@ from eventcore.plugins.sandbox.spec import WorkerSpec
 
 _BOOT = Path(__file__).parent / "worker" / "boot.py"
 _ROOT = Path(__file__).resolve().parents[3]
+
+
+class Broken(NamedTuple):
+    """A limit that a process ran into: its name, and a sentence."""
+
+    limit: str
+    text: str
 
 
 class Process(Protocol):
@@ -41,8 +48,9 @@ class Process(Protocol):
     sock: socket.socket
     output: int
 
-    async def hold(self) -> None:
-        """Enforce what its kernel does not by itself. Returns at once, or goes on until it is cancelled."""
+    async def hold(self) -> Broken | None:
+        """Enforce what its kernel does not by itself. Returns at once, or goes on until it is cancelled or the process
+        is gone; or returns what it broke, for which it has to be killed."""
         ...
 
     def kill(self) -> None:
@@ -71,8 +79,9 @@ class BareProcess:
         self._pidfd = pidfd
         self._folder = folder
 
-    async def hold(self) -> None:
+    async def hold(self) -> Broken | None:
         """There are no limits to hold."""
+        return None
 
     def kill(self) -> None:
         """SIGKILL to the process and to its group. Safe at any time: the pid is not reused before `wait` has reaped."""

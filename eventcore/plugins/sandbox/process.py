@@ -329,7 +329,7 @@ class ProcessWorker:
                 tasks.start_soon(self._read)
                 tasks.start_soon(self._drain)
                 tasks.start_soon(self._dispatch)
-                tasks.start_soon(self._process.hold)
+                tasks.start_soon(self._hold)
                 task_status.started()
                 code = await self._process.wait()
                 self._channel.read_rest()
@@ -337,6 +337,11 @@ class ProcessWorker:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._bury(code)
+
+    async def _hold(self) -> None:
+        if broken := await self._process.hold():
+            text = f"{self.spec.slug} ran into its limit of {broken.limit}: {broken.text}; its worker was killed"
+            self._end(partial(PluginFailed, text, kind="LimitReached", limit=broken.limit))
 
     async def _read(self) -> None:
         await self._channel.run()

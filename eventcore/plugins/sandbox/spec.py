@@ -43,7 +43,8 @@ class Allowance:
         ports: TCP ports that it may connect to; needs Landlock ABI 4.
         memory_mb: mebibytes that it may take beyond the empty worker; 0 for no limit.
         cpu_percent: of one core, on the average of some seconds; 0 for no limit.
-        disk_mb: mebibytes of its private folder.
+        disk_mb: mebibytes of its private folder, and of each file anywhere.
+        data_mb: mebibytes of each folder that it may change; 0 for no limit.
         threads: threads, and processes if it has programs.
         isolation: `worker` keeps a warm process for all calls; `call` takes a fresh one for each.
         full: refuse to run where namespaces are not to be had, instead of running without.
@@ -57,6 +58,7 @@ class Allowance:
     memory_mb: float = 1024.0
     cpu_percent: float = 0.0
     disk_mb: float = 64.0
+    data_mb: float = 1024.0
     threads: int = 64
     isolation: Literal["worker", "call"] = "worker"
     full: bool = False

@@ -16,7 +16,7 @@ from eventcore.plugins.sandbox.linux.tables import Arch
 
 _MEMORY = "mmap munmap mremap mprotect madvise msync mincore brk membarrier rseq"
 _FILES = (
-    "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 open openat close close_range lseek stat "
+    "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 close close_range lseek stat "
     "fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64 getcwd chdir "
     "fchdir dup dup2 dup3 flock fsync fdatasync sync_file_range ftruncate fallocate fadvise64 readahead sendfile "
     "copy_file_range splice tee mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink "
@@ -38,10 +38,11 @@ _OWN = (
     "set_robust_list get_robust_list set_tid_address"
 )
 #: On sockets that exist: the channel, and pairs that the code makes itself.
-_SOCKETS = "sendto recvfrom sendmsg recvmsg shutdown getsockname getpeername getsockopt setsockopt"
+_SOCKETS = "recvfrom recvmsg shutdown getsockname getpeername getsockopt setsockopt"
+_SENDING = "sendto sendmsg"
 _SERVED = "connect"
-#: Allowed only where the view has no writable inode of the host: no filesystem but our own scratch.
-_METADATA = "chmod fchmod fchmodat fchmodat2 utime utimes utimensat futimesat"
+#: Landlock does not look at these.
+_TIMES = "utime utimes utimensat futimesat"
 _PROGRAMS = "fork vfork execve execveat wait4 waitid setpgid setsid arch_prctl"
 
 #: Programs ask for these, and do without when they are not there.
@@ -55,7 +56,16 @@ _KNOWN = 470
 
 _CLONE_THREAD = 0x10000
 _CLONE_NAMESPACES = 0x7E020000 | 0x80
-_AF_UNIX, _AF_INET, _AF_INET6, _SOCK_STREAM = 1, 2, 10, 1
+_AF_UNIX, _AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 2, 10, 1, 5
+#: A socket's type without SOCK_NONBLOCK and SOCK_CLOEXEC.
+_TYPE = 0xFFFFFFFF & ~0o2004000
+#: Connects as it sends, past the rule for connect.
+_MSG_FASTOPEN = 0x20000000
+#: O_CREAT and O_TMPFILE: only with them does open look at its mode.
+_MAKING = 0o100 | 0o20000000
+#: The bits that let a program run with its owner's or group's rights. A view is mounted nosuid, but what lies in a
+#: granted folder is reached from outside as well, where it may belong to whoever runs the host.
+_SET_ID = 0o6000
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 #: TCGETS, FIONREAD, FIONBIO, FIOCLEX, FIONCLEX, TIOCGWINSZ: harmless, and the standard library uses them.
 _IOCTLS = (0x5401, 0x541B, 0x5421, 0x5451, 0x5450, 0x5413)
@@ -72,7 +82,8 @@ class Allowed:
         threads: whether it may start threads.
         programs: fork and exec; only inside a pid namespace of its own.
         tcp: socket() and connect() for TCP; which ports is Landlock's part.
-        metadata: chmod and utime.
+        metadata: chmod and utime. Without it they are accepted and do nothing: most programs copy modes and times
+            along with what they copy, few need them, and Landlock does not look at them.
         truncate: truncate by path; below Landlock ABI 3 nothing else stops it.
     """
 
@@ -87,7 +98,8 @@ class Allowed:
 def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     """The rules, the frequent calls first."""
     plain = " ".join((_WAITING, _FILES, _MEMORY, _SIGNALS, _OWN, _SOCKETS)).split()
-    plain += _METADATA.split() if allowed.metadata else []
+    plain += [] if allowed.tcp else _SENDING.split()
+    plain += _TIMES.split() if allowed.metadata else []
     plain += ["truncate"] if allowed.truncate else []
     plain += _PROGRAMS.split() if allowed.programs else []
     plain += [_SERVED] if allowed.tcp else []
@@ -97,19 +109,37 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     found += [Rule(arch.calls[name], ALLOW, rows) for name, rows in conditions.items() if name in arch.calls]
     found += [Rule(arch.calls[name], bpf.errno(errno.ENOSYS)) for name in _ABSENT.split() if name in arch.calls]
     found += [Rule(arch.calls[name], bpf.errno(errno.EOPNOTSUPP)) for name in _NO_ATTRIBUTES.split()]
+    if not allowed.metadata:
+        found += [Rule(arch.calls[name], bpf.errno(0)) for name in (*_MODES, *_TIMES.split()) if name in arch.calls]
     return found
+
+
+#: Which argument is the mode.
+_MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2}
+
+
+def _files(allowed: Allowed) -> dict[str, bpf.Rows]:
+    result: dict[str, bpf.Rows] = {
+        name: [[Masked(flags, 0, _MAKING)], [Masked(flags + 1, 0, _SET_ID)]]
+        for name, flags in (("open", 1), ("openat", 2))
+    }
+    if allowed.metadata:
+        result |= {name: [[Masked(mode, 0, _SET_ID)]] for name, mode in _MODES.items()}
+    return result
 
 
 def _conditional(allowed: Allowed) -> dict[str, bpf.Rows]:
     # With programs there is a pid namespace, which no signal leaves.
     me = [] if allowed.programs else [[Masked(0, allowed.pid)]]
     result: dict[str, bpf.Rows] = {
+        **_files(allowed),
         "tgkill": me,
         "kill": me,
         "ioctl": [[Masked(1, code)] for code in _IOCTLS],
         "fcntl": [[Masked(1, code)] for code in _FCNTLS],
         "prctl": [[Masked(0, code)] for code in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)],
-        "socketpair": [[Masked(0, _AF_UNIX)]],
+        # No datagrams: a pair of those can send to any socket that has a name.
+        "socketpair": [[Masked(0, _AF_UNIX), Masked(1, kind, _TYPE)] for kind in (_SOCK_STREAM, _SOCK_SEQPACKET)],
         # Reading limits is harmless; setting needs a pointer that the filter cannot look at, so it must be null.
         "prlimit64": [[Masked(0, 0), Masked(2, 0, 0xFFFFFFFFFFFFFFFF)]],
     }
@@ -118,8 +148,9 @@ def _conditional(allowed: Allowed) -> dict[str, bpf.Rows]:
     elif allowed.threads:
         result["clone"] = [[Masked(0, _CLONE_THREAD, _CLONE_NAMESPACES | _CLONE_THREAD)]]
     if allowed.tcp:
-        # The type without SOCK_NONBLOCK and SOCK_CLOEXEC; protocol 0 or TCP: MPTCP would pass Landlock's rule by.
-        stream = Masked(1, _SOCK_STREAM, 0xFFFFFFFF & ~0o2004000)
+        # Protocol 0 or TCP: MPTCP would pass Landlock's rule by.
+        stream = Masked(1, _SOCK_STREAM, _TYPE)
+        result |= {name: [[Masked(flags, 0, _MSG_FASTOPEN)]] for name, flags in (("sendto", 3), ("sendmsg", 2))}
         result["socket"] = [
             [Masked(0, family), stream, Masked(2, protocol)] for family in (_AF_INET, _AF_INET6) for protocol in (0, 6)
         ]

@@ -1,0 +1,236 @@
+"""Runs attacks in one mode, in this process, and prints what came of each, a JSON object a line.
+
+    python -m tests.sandbox.attacks.run CORPUS MODE [NAME...]
+
+Modes: `full` and `reduced` are the sandbox; `spawn` is our worker without it; `trusting` is a host that believes its
+worker. The last two are for comparison, and do what attacks are made for: `python -m tests.sandbox.attacks` runs them
+in namespaces of their own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import anyio
+
+from eventcore.kernel.errors import EventCoreError, PermissionDenied
+from eventcore.plugins.sandbox.confined import Sandbox
+from eventcore.plugins.sandbox.diskwatch import remove
+from eventcore.plugins.sandbox.launch import Launcher, spawn
+from eventcore.plugins.sandbox.linux import calls
+from eventcore.plugins.sandbox.process import ProcessWorker
+from eventcore.plugins.sandbox.spec import Allowance, WorkerLimits, WorkerSpec
+from tests.sandbox.attacks.catalogue import Attack, attacks
+from tests.sandbox.attacks.gauges import Gauges
+from tests.sandbox.attacks.naive import TrustingWorker
+from tests.sandbox.attacks.plant import Plant, descendants, end
+
+MEMORY_MB, DISK_MB, THREADS = 64, 8, 24
+#: How long an attack may take, and how long one that hangs its host is waited for. Seconds.
+_TIME, _HANG = 1.0, 2.5
+#: What is left running after an answer has so long to do its harm. Seconds.
+_AFTER = 0.06
+#: How often an attack is run when the loop was held up: other things on the machine do that too.
+_TRIES = 3
+_NEIGHBOUR = "def run(params):\n    return params\n"
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What came of one attack. See README.md."""
+
+    attack: str
+    mode: str
+    outcome: str
+    how: str
+    value: Any = None
+    harm: list[str] = field(default_factory=list)
+    stall: float = 0.0
+    growth: float = 0.0
+    seconds: float = 0.0
+
+
+class Range:
+    """Where attacks are run: one plant, one launcher, one neighbour."""
+
+    def __init__(self, corpus: Path, mode: str, folder: Path, plant: Plant) -> None:
+        self.corpus, self.mode, self._plant = corpus, mode, plant
+        self._code = folder / "plugin"
+        self._neighbour_code = folder / "neighbour"
+        self._sandbox = Sandbox(namespaces=mode == "full")
+        self._launcher: Launcher = self._sandbox if mode in ("full", "reduced") else spawn
+        self._neighbour: ProcessWorker
+        self._ours: set[int] = set()
+
+    @asynccontextmanager
+    async def opened(self) -> AsyncIterator[Range]:
+        self._neighbour_code.mkdir()
+        (self._neighbour_code / "handler.py").write_text(_NEIGHBOUR)
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                self._neighbour = await self._start(WorkerSpec("neighbour", self._neighbour_code))
+                yield self
+                await self._neighbour.close()
+        finally:
+            self._sandbox.close()
+
+    async def _start(self, spec: WorkerSpec) -> ProcessWorker:
+        worker = await ProcessWorker.start(spec, self._tasks, launcher=self._launcher)
+        try:
+            await worker.load(_host)
+        except BaseException:
+            await worker.kill()
+            raise
+        return worker
+
+    async def run(self, attack: Attack) -> Outcome:
+        """Run it; once more if something else may have held the loop up."""
+        for _ in range(_TRIES):
+            found = await self._once(attack)
+            if not any("held up" in one for one in found.harm):
+                break
+        return found
+
+    async def _once(self, attack: Attack) -> Outcome:
+        self._plant.renew()
+        self._copy(attack)
+        before = {self._plant.victim, *descendants_of_ours()}
+        began = time.perf_counter()
+        async with Gauges() as gauges:
+            value, how, harm = await self._attempt(attack)
+            harm += await self._ask_the_neighbour()
+        harm += gauges.harm()
+        left = [pid for pid in descendants_of_ours() if pid not in before]
+        if left:
+            await asyncio.sleep(0.2)  # what was killed with its namespace may be about to go
+            left = [pid for pid in left if pid in descendants_of_ours()]
+            harm += [f"{len(left)} processes are left"] if left else []
+            end(left)
+        harm += self._plant.harm()
+        if (self._code / attack.file).read_text() != (self.corpus / attack.file).read_text():
+            harm.append("its own code is changed")
+        through = value is not None or bool(harm)
+        outcome = "through" if through else "blocked"
+        seconds = time.perf_counter() - began
+        return Outcome(
+            attack.name, self.mode, outcome, how, value, harm, round(gauges.stall, 3), round(gauges.growth, 1), seconds
+        )
+
+    def _copy(self, attack: Attack) -> None:
+        shutil.rmtree(self._code, ignore_errors=True)
+        shutil.copytree(self.corpus, self._code, ignore=shutil.ignore_patterns("__pycache__"))
+        (self._code / "planted.json").write_text(json.dumps(self._told()))
+        for path in (self._code, *self._code.rglob("*")):
+            path.chmod(0o755 if path.is_dir() else 0o644)
+        if self.mode in ("spawn", "trusting"):
+            (self._code / attack.file).chmod(0o666)
+
+    def _told(self) -> dict[str, Any]:
+        return self._plant.told() | {"memory_mb": MEMORY_MB, "disk_mb": DISK_MB}
+
+    def _spec(self, attack: Attack) -> WorkerSpec:
+        programs = ("/bin/sh", "/bin/sleep", "/usr/bin/setsid") if attack.granted == "a program" else ()
+        allow = Allowance(
+            write=(str(self._plant.workspace),),
+            memory_mb=MEMORY_MB,
+            disk_mb=DISK_MB,
+            data_mb=2 * DISK_MB,
+            threads=THREADS,
+            programs=programs,
+            ports=(self._plant.granted_port,) if attack.granted == "a port" else (),
+        )
+        return WorkerSpec(
+            "attack",
+            self._code,
+            module=attack.file,
+            entry_point=attack.function,
+            allow=allow,
+            limits=WorkerLimits(load=_TIME),
+        )
+
+    async def _attempt(self, attack: Attack) -> tuple[Any, str, list[str]]:
+        """What it brought back, how it ended, and what the host did that it should not have."""
+        if self.mode == "trusting":
+            return await self._trusting(attack)
+        try:
+            worker = await self._start(self._spec(attack))
+        except EventCoreError as error:
+            return None, f"not loaded: {_words(error)}", []
+        try:
+            answer = await worker.call("run", {"params": self._told()}, timeout=_TIME, host=_host)
+            await asyncio.sleep(_AFTER)
+            return answer["result"], "answered", []
+        except EventCoreError as error:
+            return None, _words(error), []
+        finally:
+            await worker.kill("the attack is over")
+
+    async def _trusting(self, attack: Attack) -> tuple[Any, str, list[str]]:
+        worker = TrustingWorker(self._spec(attack))
+        try:
+            with anyio.fail_after(_HANG):
+                await worker.load()
+                value = await worker.call("run", {"params": self._told()})
+                await asyncio.sleep(_AFTER)
+            return value, "answered", worker.forged
+        except TimeoutError:
+            return None, "no answer", ["the host waits for ever", *worker.forged]
+        except Exception as error:
+            return None, repr(error)[:300], worker.forged
+        finally:
+            await worker.kill()
+
+    async def _ask_the_neighbour(self) -> list[str]:
+        try:
+            answer = await self._neighbour.call("run", {"params": 5}, timeout=2)
+        except EventCoreError as error:
+            self._neighbour = await self._start(WorkerSpec("neighbour", self._neighbour_code))
+            return [f"the neighbour: {_words(error)}"]
+        return [] if answer["result"] == 5 else ["the neighbour answers something else"]
+
+
+def descendants_of_ours() -> list[int]:
+    """What came of this process."""
+    return descendants(os.getpid())
+
+
+async def _host(method: str, params: dict[str, Any]) -> Any:
+    """The services of a host that grants nothing."""
+    if method != "log":
+        raise PermissionDenied(f"{method[:64]!r} is not granted")
+
+
+def _words(error: EventCoreError) -> str:
+    kind = getattr(error, "kind", type(error).__name__)
+    return f"{kind}: {str(error).splitlines()[0][:200]}"
+
+
+async def main(corpus: Path, mode: str, names: list[str]) -> None:
+    """Run the named attacks, or all of them."""
+    with suppress(OSError):
+        calls.prctl(calls.PR_SET_CHILD_SUBREAPER, 1)  # so that what is orphaned is seen
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: None)
+    chosen = [attack for attack in attacks(corpus) if not names or attack.name in names]
+    folder = Path(tempfile.mkdtemp(prefix="eventcore-attacks-"))
+    try:
+        with Plant(folder) as plant:
+            async with Range(corpus, mode, folder, plant).opened() as place:
+                for attack in chosen:
+                    print(json.dumps(asdict(await place.run(attack)), default=repr), flush=True)
+    finally:
+        remove(str(folder))
+
+
+if __name__ == "__main__":
+    asyncio.run(main(Path(sys.argv[1]), sys.argv[2], sys.argv[3:]))

@@ -196,9 +196,11 @@ class Dispatcher:
         if not listeners and expectation is None:
             return
         self._express.close()
-        offered = [one.name for one in listeners if self._offer(one, event)]
         if expectation is not None:
-            expectation.handed_out(offered)
+            expectation.handed_out([one.name for one in listeners if self._offer(one, event)])
+            return
+        for one in listeners:
+            self._offer(one, event)
 
     def hand_out_quickly(self, event: Event, *, plain: bool) -> bool:
         """Hand out an event that needs no commit, if all have room and no filter to ask; False: nothing was done.

@@ -9,7 +9,7 @@ from eventcore.bus.outbox import Pending
 from eventcore.bus.outcome import Receipt
 from eventcore.bus.quick import maker
 from eventcore.bus.staging import Staging
-from eventcore.bus.types import EventTypes, check_words
+from eventcore.bus.types import EventTypes, check_word
 from eventcore.kernel.context import MAX_HOPS, CallContext
 from eventcore.kernel.errors import Conflict, IdempotencyConflict, InvalidInput
 from eventcore.kernel.event import MAX_BLOB, MAX_PAYLOAD, Event, split
@@ -84,8 +84,17 @@ class Intake:
         blob = body = None
         if len(raw) > MAX_PAYLOAD:
             raw, blob, body = split(raw)
-        if not (source is HOST and subject is key is idempotency_key is None and context.actor == "operator"):
-            check_words(source=source, subject=subject, key=key, idempotency_key=idempotency_key, actor=context.actor)
+        # One by one, and only what was given: this runs once an event.
+        if source is not HOST:
+            check_word("source", source)
+        if subject is not None:
+            check_word("subject", subject)
+        if key is not None:
+            check_word("key", key)
+        if idempotency_key is not None:
+            check_word("idempotency_key", idempotency_key)
+        if context.actor != "operator":
+            check_word("actor", context.actor)
         cause = context.cause
         event_id = event_id or self._ids.new()
         return _event(
@@ -115,24 +124,29 @@ class Intake:
 
     async def commit(self, batch: Batch, guards: Sequence[Guard] = ()) -> int:
         """Commit `batch` together with what contributors add to it; see `Bus.commit`."""
-        all_guards = list(guards)
-        if batch.log and self.contributors:
-            self._contribute(batch, all_guards)
-        return await self._store.commit(batch, all_guards)
+        if batch.log and (found := self._contributions(batch.log)) is not None:
+            more, more_guards = found
+            batch.add(more)
+            guards = [*guards, *more_guards]
+        return await self._store.commit(batch, guards)
 
-    def _contribute(self, batch: Batch, guards: list[Guard]) -> None:
-        fresh: list[LogEntry] = list(batch.log)
+    def _contributions(self, entries: Sequence[LogEntry]) -> tuple[Batch, list[Guard]] | None:
+        """What contributors add to these entries, and to what they add, and so on; None for nothing, as most times."""
+        batch: Batch | None = None
+        guards: list[Guard] = []
         for _ in range(_MAX_ROUNDS):
             added: list[LogEntry] = []
             for contributor in self.contributors:
-                if contribution := contributor.contribute(fresh):
+                if contribution := contributor.contribute(entries):
                     more, more_guards = contribution
+                    batch = Batch() if batch is None else batch
                     batch.add(more)
                     guards.extend(more_guards)
                     added.extend(more.log)
             if not added:
-                return
-            fresh = added
+                break
+            entries = added
+        return None if batch is None else (batch, guards)
 
     async def record(self, events: Sequence[Event]) -> list[Receipt]:
         """Commit these events in one batch, but for those whose idempotency key is known.
@@ -161,7 +175,13 @@ class Intake:
     async def record_one(self, event: Event) -> Receipt:
         """`record` of one event without an idempotency key: most of all that are recorded."""
         self._faults.reach("emit.before_commit")
-        await self.commit(Batch([event]))
+        found = self._contributions((event,))
+        if found is None:
+            await self._store.record(event)
+        else:
+            batch, guards = found
+            batch.log.insert(0, event)
+            await self._store.commit(batch, guards)
         return _receipt(event.id, event.position)
 
     async def stage(self, events: Sequence[Event], staging: Staging) -> list[Receipt] | None:

@@ -369,9 +369,9 @@ def test_every_statement_is_explained_and_valid(tmp_path: Path) -> None:
         for name, text in SQL.items():
             if name not in ("begin", "begin_read", "commit", "rollback"):
                 parts = {"table": "events", "conditions": "1", "order": "ASC", "oldest": "at", "shown": "1"}
-                filled = text.format(**parts, foreign="1, 2", by="type", what="at")
+                filled = text.format(**parts, foreign="1, 2", by="type", what="id")
                 names = dict.fromkeys(("id", "tenant", "limit", "most", "words", "until", "owner", "now", "slug"), 1)
-                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash", "run"), 1)
+                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash", "run", "before"), 1)
                 values: Any = names | {"limit_key": 1} if ":" in filled else ("[]",) * filled.count("?")
                 connection.execute(f"EXPLAIN {filled}", values)
     with pytest.raises(ValueError, match="lacks its comment"):
@@ -528,6 +528,25 @@ async def test_unstorable_batch_fails_alone(tmp_path: Path) -> None:
         assert [found.id for found in await store.events(EventQuery())] == ["e0", "e4", "e5"]
 
 
+async def test_recorded_events_travel_together_and_fail_alone(tmp_path: Path) -> None:
+    faults = FaultPlan()
+    told: list[list[str]] = []
+    async with opened(tmp_path / "a.db", faults=faults, group_limit=40) as store:
+        store.watch(lambda entries: told.append([entry.id for entry in entries if isinstance(entry, Event)]))
+        assert await asyncio.gather(*(store.record(event(n)) for n in range(100))) == list(range(1, 101))
+        assert faults.hits["store.before_commit"] == 3, "40 + 40 + 20"
+        assert [len(entries) for entries in told] == [40, 40, 20]
+        bad = {1: {"subject": "lone surrogate \ud800"}, 2: {"hops": 2**70}, 3: {"actor": None}}
+        made = [event(200 + n, **bad.get(n, {})) for n in range(6)]
+        work = [*map(store.record, made), store.commit(Batch(log=[event(300)]))]
+        outcomes = await asyncio.gather(*work, return_exceptions=True)
+        assert [n for n, outcome in enumerate(outcomes) if isinstance(outcome, StoreError)] == [1, 2, 3]
+        assert len({id(outcome) for outcome in outcomes}) == 7, "no error is shared"
+        stored = {found.id: found.position for found in await store.events(EventQuery(after=100))}
+        assert stored == {f"e{200 + n}": outcomes[n] for n in (0, 4, 5)} | {"e300": outcomes[6]}
+        assert [id_ for entries in told[3:] for id_ in entries] == sorted(stored, key=lambda id_: stored[id_])
+
+
 async def test_cancelled_committer_has_committed(tmp_path: Path) -> None:
     async with opened(tmp_path / "a.db") as store:
         task = asyncio.create_task(store.commit(Batch(log=[event(1)])))
@@ -544,13 +563,15 @@ async def test_closing_writes_what_is_waiting(tmp_path: Path) -> None:
         store = SqliteStore(tmp_path / "a.db", group_limit=2)
         await store.start(stack)
         tasks = [asyncio.create_task(store.commit(Batch(log=[event(n)]))) for n in range(9)]
+        tasks += [asyncio.create_task(store.record(event(n))) for n in range(9, 15)]
         await asyncio.sleep(0)
-    assert await asyncio.gather(*tasks) == list(range(1, 10))
+    assert await asyncio.gather(*tasks) == list(range(1, 16))
 
 
 async def test_torn_down_writer_leaves_nobody_waiting(tmp_path: Path) -> None:
     async with opened(tmp_path / "a.db") as store:
         tasks = [asyncio.create_task(store.commit(Batch(log=[event(n)]))) for n in range(9)]
+        tasks += [asyncio.create_task(store.record(event(n))) for n in range(9, 15)]
         await asyncio.sleep(0)
         assert store._writer is not None
         store._writer._task.cancel()

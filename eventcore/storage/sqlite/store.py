@@ -37,7 +37,7 @@ from eventcore.kernel.records import (
     Schedule,
     Timer,
 )
-from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, ordered
+from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, PrunedRuns, PruneRuns, ordered
 from eventcore.storage.matching import page_size, words_of
 from eventcore.storage.sqlite import search, statements, upkeep
 from eventcore.storage.sqlite.connection import Connection, open_reader, open_writer
@@ -187,6 +187,14 @@ class SqliteStore(Store):
             await writer.room()
         return await writer.submit(batch, guards)
 
+    async def record(self, event: Event) -> int:
+        writer = self._writer
+        if writer is None:
+            raise StoreClosed("the store is not open; start it, and use it before its exit stack closes")
+        if writer.full:
+            await writer.room()
+        return await writer.submit_event(event)
+
     def watch(self, listener: CommitListener) -> Callable[[], None]:
         return self._watchers.add(listener)
 
@@ -259,6 +267,11 @@ class SqliteStore(Store):
         if dry_run:
             return await self._read(upkeep.prunable, request)
         return await self._write(upkeep.prune, request)
+
+    async def prune_runs(self, request: PruneRuns, *, dry_run: bool = False) -> PrunedRuns:
+        if dry_run:
+            return await self._read(upkeep.prunable_runs, request)
+        return await self._write(upkeep.prune_runs, request)
 
     async def size(self) -> int:
         [[size]] = await self._read(statements.fetch, "size", ())

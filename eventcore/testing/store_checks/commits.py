@@ -200,6 +200,35 @@ async def check_watch(make_store: MakeStore) -> None:
         stop_other()
 
 
+async def check_record(make_store: MakeStore) -> None:
+    """Events recorded one by one stand among commits: own positions, told in order, before the caller goes on."""
+    async with started(make_store) as store:
+        told: list[int] = []
+        store.watch(lambda entries: told.extend(position_of(entry) for entry in entries))
+        got: dict[int, str] = {}
+
+        async def recorder(number: int) -> None:
+            made = event(number)
+            position = await store.record(made)
+            assert position in told
+            assert made.position == position
+            got[position] = made.id
+
+        async def committer(number: int) -> None:
+            first = await store.commit(Batch(log=[event(number), event(number + 1)]))
+            got[first], got[first + 1] = event(number).id, event(number + 1).id
+
+        async with anyio.create_task_group() as group:
+            for number in range(10):
+                group.start_soon(recorder, number)
+            for number in (100, 200):
+                group.start_soon(committer, number)
+                group.start_soon(recorder, number + 10)
+        assert told == list(range(1, 17))
+        stored = await store.events(EventQuery(limit=100))
+        assert [(found.position, found.id) for found in stored] == sorted(got.items())
+
+
 async def check_committed_before_told(make_store: MakeStore) -> None:
     """When a listener hears of an entry, a reader that starts then finds it."""
     async with started(make_store) as store:

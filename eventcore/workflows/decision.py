@@ -82,6 +82,7 @@ class Decision:
             or self.timers_done
             or self.listens
             or self.listens_done
+            or self.children
         )
 
     def json(self, value: Any, what: str, limit: int = MAX_PAYLOAD) -> Any:

@@ -14,13 +14,17 @@ _N = "{{ inputs.n }}"
 _UNDO = {"plugin": "mark", "with": {"n": "{{ output.n }}"}, "retry": {"attempts": 9, "initial": "1ms"}}
 
 
+def _last(step: str) -> str:
+    return f"{{{{ steps.{step}.output.n }}}}"
+
+
 def _mark(id: str, n: Any = _N, **more: Any) -> dict[str, Any]:
     given = {"n": n, **{key: more.pop(key) for key in ("boom", "shaky") if key in more}}
     return {"id": id, "plugin": "mark", "with": given, **more}
 
 
 def _after(id: str, step: str, **more: Any) -> dict[str, Any]:
-    return _mark(id, "{{ steps.%s.output.n }}" % step, **more)
+    return _mark(id, _last(step), **more)
 
 
 @dataclass(frozen=True)
@@ -46,10 +50,6 @@ class Shape:
 
     def definition(self, slug: str) -> dict[str, Any]:
         return {"slug": slug, **(self.head or {}), "steps": self.steps, "outputs": self.outputs}
-
-
-def _last(step: str) -> str:
-    return "{{ steps.%s.output.n }}" % step
 
 
 SHAPES: dict[str, Shape] = {

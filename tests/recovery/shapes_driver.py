@@ -10,6 +10,7 @@ to the page cache stays.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
@@ -72,21 +73,25 @@ async def help_along(core: EventCore, log: Log, number: int, run: Any) -> None:
 
 
 async def _ask(core: EventCore, what: str, run: Any) -> None:
-    """Cancel a run that has come to its wait; pause one and let it go on."""
+    """Cancel a run that waits for its child; pause one and let it go on."""
     try:
-        while what == "cancel" and await run.status() != "waiting":  # noqa: ASYNC110 - nothing tells of this
-            await anyio.sleep(0.02)
-            if await run.over(0):
-                return
-        await (core.workflows.cancel(run.id) if what == "cancel" else core.workflows.pause(run.id))
+        if what == "cancel":
+            while not await _has_child(core, run):
+                await anyio.sleep(0.02)
+            await core.workflows.cancel(run.id)
+            return
+        if await run.status() != "paused":  # an earlier life may have come so far
+            await core.workflows.pause(run.id)
+            await anyio.sleep(0.01)
+        await core.workflows.resume(run.id)
     except Conflict:
-        pass  # it is over, or paused since an earlier life
-    if what == "pause":
-        await anyio.sleep(0.01)
-        try:
-            await core.workflows.resume(run.id)
-        except Conflict:
-            pass
+        if not await run.over(1):
+            raise
+
+
+async def _has_child(core: EventCore, run: Any) -> bool:
+    children = await core.workflows.runs(slug="sleepy_child", limit=1000)
+    return any(child.parent == f"{run.id}/c" for child in children)
 
 
 async def one(core: EventCore, log: Log, number: int) -> None:
@@ -109,10 +114,8 @@ async def decide(core: EventCore) -> None:
     """Say yes to every approval, some of them twice."""
     while True:
         for asked in await core.workflows.verbs.approvals():
-            try:
+            with contextlib.suppress(NotFound):
                 await core.workflows.verbs.decide(asked["run"], asked["step"], approved=True)
-            except NotFound:
-                pass
         await anyio.sleep(0.01)
 
 

@@ -92,7 +92,7 @@ class Counts:
         return (
             f"{self.kills} kills ({self.midway} while some runs were over and others not); {self.runs:,} runs of "
             f"{len(SHAPES)} shapes and their children ended right; {self.steps:,} steps, {self.effects:,} effects "
-            f"outside, {self.repeated:,} of them again for a step that failed or was interrupted, none for one that was finished"
+            f"outside, {self.repeated:,} of them again for a step that failed or was interrupted, none if finished"
         )
 
 

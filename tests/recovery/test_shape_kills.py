@@ -20,7 +20,9 @@ def test_many_shapes_survive_a_few_kills(tmp_path: Path, dice: random.Random, pr
     place = ShapesSite(tmp_path / "home", 3 * len(SHAPES), counts)
     for _ in range(4):
         place.kill_after(dice.uniform(0.0, 0.5))
-    point = dice.choice(["step.before_call", "step.after_call", "step.before_commit", "step.after_commit", "run.before_end"])
+    point = dice.choice(
+        ["step.before_call", "step.after_call", "step.before_commit", "step.after_commit", "run.before_end"]
+    )
     place.die_at(f"{point}:{dice.randint(1, 40)}")
     place.finish()
     report.append(f"sixteen shapes (fault: {point}): {counts}")

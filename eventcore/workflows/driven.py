@@ -52,7 +52,7 @@ class Driven:
     def busy(self) -> bool:
         """Whether anything of it is being called, or has yet to be committed.
 
-        A run that is stored as waiting is not looked at when an engine takes it over, so this must not be said too soon.
+        A run that is stored as waiting is not looked at when an engine takes it over: it must not be called so too soon.
         """
         return self.calls > 0 or bool(self.inbox or self.parked)
 

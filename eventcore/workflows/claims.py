@@ -1,4 +1,4 @@
-"""Which runs this engine drives: taking them over, one or all that nobody holds, and holding them."""
+"""Which runs this engine drives: taking them over, one or all that nobody holds."""
 
 from __future__ import annotations
 
@@ -31,10 +31,6 @@ class Claims:
     async def some(self) -> list[Run]:
         """Live runs that nobody holds, oldest first; those that are paused stay as they are."""
         return await self._store.claim(self._owner, *self._times(), limit=_PAGE)
-
-    async def renew(self) -> None:
-        """Hold what is held for longer."""
-        await self._store.renew(self._owner, self._clock.now(), self._lease)
 
     def _times(self) -> tuple[float, float]:
         """When is asked, and for how long.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -52,9 +53,19 @@ class Driven:
     def busy(self) -> bool:
         """Whether anything of it is being called, or has yet to be committed.
 
-        A run that is stored as waiting is not looked at when an engine takes it over: it must not be called so too soon.
+        A run that is stored as waiting is not looked at when an engine takes it over, so it must not be said too soon.
         """
         return self.calls > 0 or bool(self.inbox or self.parked)
+
+    @contextmanager
+    def calling(self, path: str) -> Iterator[None]:
+        """The run's own task calls a step in the body, which `put` may cut off."""
+        scope = self.scopes[path] = anyio.CancelScope()
+        self.inline = path
+        with scope:
+            yield
+        self.inline = None
+        del self.scopes[path]
 
     def put(self, arrival: Arrival) -> None:
         self.inbox.append(arrival)

@@ -33,7 +33,7 @@ class _Secrets(dict[str, Any]):
 _SECRETS = _Secrets()
 
 
-_COMMITTED = frozenset({"entries", "waits", "waits_done", "timers_done", "listens", "listens_done"})
+_COMMITTED = frozenset({"entries", "waits", "waits_done", "timers_done", "listens", "listens_done", "children"})
 _PLAIN = frozenset({"plan", "state", "end", "entries", "calls", "dirty"})
 
 
@@ -83,6 +83,12 @@ class Decision(Lately):
         if self.end is not None:
             return True
         return any(rows and name in _COMMITTED for name, rows in self.__dict__.items())
+
+    @property
+    def begins(self) -> bool:
+        """Whether anything is to be called or told once it is committed."""
+        made = self.__dict__
+        return bool(made.get("calls") or made.get("children"))
 
     @property
     def plain(self) -> bool:

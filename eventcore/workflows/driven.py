@@ -49,6 +49,14 @@ class Driven:
         """Whether nothing else of the run can come in while its one step is being called."""
         return sum(step.status in ("running", "waiting") for step in self.active.state.steps.values()) == 1
 
+    @property
+    def busy(self) -> bool:
+        """Whether anything of it is being called, or has yet to be committed.
+
+        A run that is stored as waiting is not looked at when an engine takes it over, so it must not be said too soon.
+        """
+        return self.calls > 0 or bool(self.inbox or self.parked)
+
     @contextmanager
     def calling(self, path: str) -> Iterator[None]:
         """The run's own task calls a step in the body, which `put` may cut off."""
@@ -62,9 +70,14 @@ class Driven:
     def put(self, arrival: Arrival) -> None:
         self.inbox.append(arrival)
         self.bell.set()
-        tick = arrival.tick
-        if isinstance(tick, Asked) and tick.verb in ("cancel", "terminate") and self.inline is not None:
+        if self.inline is not None and self._stops(arrival.tick):
             self.scopes[self.inline].cancel()  # the run's own task is in that call, and has to look into its inbox
+
+    def _stops(self, tick: Tick) -> bool:
+        """Whether the reducer will drop the calls under way; a cancel that comes a second time leaves undoing alone."""
+        if not isinstance(tick, Asked):
+            return False
+        return tick.verb == "terminate" or (tick.verb == "cancel" and self.active.state.phase == "forward")
 
     def fire(self, tick: TimerFired | Answered) -> None:
         """Put the tick of a timer, unless it is on its way already."""
@@ -78,6 +91,13 @@ class Driven:
         for path in paths:
             if scope := self.scopes.get(path):
                 scope.cancel()
+
+    def close(self) -> None:
+        """Nobody drives it any more: end its calls, and let go of who asked for something too late."""
+        self.cut_off([*self.scopes])
+        for arrival in self.inbox:
+            if arrival.done is not None:
+                arrival.done.set()
 
     async def next(self) -> Arrival:
         while not self.inbox:

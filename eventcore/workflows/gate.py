@@ -11,7 +11,7 @@ from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import anyio
 from anyio.abc import TaskGroup
@@ -64,9 +64,7 @@ class Gate:
         self.cancel: Callable[[str, Asked], Awaitable[Any]] | None = None
 
     async def start(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
-        """Take up what is queued in the store, and begin to let runs in."""
-        for run in await self._store.runs(RunQuery(statuses=("queued",), limit=_PAGE)):
-            self.add(run)
+        """Begin to let runs in. What is queued in the store comes through `add`, once it is this engine's."""
         stack.callback(self._store.watch(self._committed))
         tasks.start_soon(self._keep, name="eventcore queued runs")
 
@@ -117,7 +115,7 @@ class Gate:
         for row in self._in_turn(slug):
             run = await self._store.run(row.id)
             plan = await plan_of(self._registry, self._store, run) if run is not None else None
-            if run is None or plan is None or run.status != "queued":
+            if run is None or plan is None or run.status != "queued" or run.owner != self._launcher.owner:
                 queue.pop(row.id, None)
                 continue
             if (left := self._rate_wait(plan, run)) > 0:
@@ -125,12 +123,15 @@ class Gate:
                 continue
             if (run.tenant, run.limit_key) in full:
                 continue
-            if await self._let_in(plan, run):
+            outcome = await self._let_in(plan, run)
+            if outcome == "in":
                 queue.pop(row.id, None)
                 self._turns[slug, run.tenant] += 1
-            else:
+            elif outcome == "full":
                 full.add((run.tenant, run.limit_key))
                 await self._no_room(plan, run, queue)
+            else:
+                self._bell.set()
         if not queue:
             del self._queues[slug]
         return wait
@@ -153,7 +154,8 @@ class Gate:
             began.popleft()
         return began[0] + rate.per - now if len(began) >= rate.limit else 0.0
 
-    async def _let_in(self, plan: Plan, run: Run) -> bool:
+    async def _let_in(self, plan: Plan, run: Run) -> Literal["in", "full", "changed"]:
+        """Begin a run; `changed`: its row is not as it was read, so it has to be looked at again."""
         limit = plan.workflow.concurrency
         staged = self._launcher.promote(run, plan)
         guards = [*staged.guards]
@@ -163,10 +165,10 @@ class Gate:
             await self._commit(staged.batch, guards)
         except Conflict as conflict:
             self._launcher.take(run.id)
-            return not isinstance(conflict.guard, LiveRunsBelow)  # else somebody else moved it
+            return "full" if isinstance(conflict.guard, LiveRunsBelow) else "changed"
         if plan.workflow.rate is not None:
             self._began.setdefault((run.tenant, run.slug), deque()).append(self._clock.now())
-        return True
+        return "in"
 
     async def _no_room(self, plan: Plan, run: Run, queue: dict[str, Queued]) -> None:
         limit = plan.workflow.concurrency

@@ -53,7 +53,7 @@ class Launcher:
         self, registry: Registry, scribe: Scribe, ids: Ids, clock: Clock, *, owner: str, lease: float, key_window: float
     ) -> None:
         self._registry, self._scribe, self._ids, self._clock = registry, scribe, ids, clock
-        self._owner, self._lease, self._key_window = owner, lease, key_window
+        self.owner, self._lease, self._key_window = owner, lease, key_window
         self._staged: OrderedDict[str, Staged] = OrderedDict()
         # When each definition was last stored, by hash: those that no run names are removed after some days.
         self._stored: dict[str, float] = {}
@@ -226,7 +226,7 @@ class Launcher:
             trigger=trigger,
             raw_trigger_event=encode(event.as_dict()) if event else None,
             parent=cause.run,
-            owner=self._owner,
+            owner=self.owner,
             fence=1,
             lease_until=at + self._lease,
         )

@@ -88,6 +88,10 @@ class Listeners:
         if not shapes:
             (self._literal if is_literal(row.event) else self._patterns).pop((row.tenant, row.event), None)
 
+    def events(self) -> list[tuple[str, str]]:
+        """The (tenant, event type or pattern) pairs that anybody waits for."""
+        return [*self._literal, *self._patterns]
+
     def find(self, event: Event) -> list[Listening]:
         """Who waits for this event."""
         if not self._rows:

@@ -31,22 +31,35 @@ async def look_back(store: Store, listeners: Listeners, run: Run, listens: Seque
 
 
 async def _first(store: Store, run: Run, listen: Listen) -> Event | None:
-    types = (listen.event,) if is_literal(listen.event) else ()
     after: int | None = None
-    while True:
-        query = EventQuery(
-            tenant=run.tenant,
-            types=types,
-            pattern=None if types else listen.event,
-            since=run.created,
-            after=after,
-            limit=_PAGE,
-        )
-        page = await store.events(query)
+    while page := await _page(store, run.tenant, listen.event, run.created, after):
         for event in page:
             mine = event.id not in listen.consumed and event.id != run.causation_id and not event.imported
             if mine and fits(event.as_dict(), listen.match):
                 return event
-        if len(page) < _PAGE:
-            return None
         after = page[-1].position
+    return None
+
+
+async def overlooked(store: Store, listeners: Listeners, since: float) -> set[str]:
+    """Runs of which a step waits although an event that was stored since then may fit.
+
+    One look through the past for each type that anybody waits for, however many do.
+    """
+    found: set[str] = set()
+    for tenant, wanted in listeners.events():
+        after: int | None = None
+        while page := await _page(store, tenant, wanted, since, after):
+            for event in page:
+                found.update(row.run for row in listeners.find(event))
+            after = page[-1].position
+    return found
+
+
+async def _page(store: Store, tenant: str, wanted: str, since: float, after: int | None) -> list[Event]:
+    """Some events of a type or pattern, oldest first."""
+    types = (wanted,) if is_literal(wanted) else ()
+    pattern = None if types else wanted
+    return await store.events(
+        EventQuery(tenant=tenant, types=types, pattern=pattern, since=since, after=after, limit=_PAGE)
+    )

@@ -7,6 +7,7 @@ nobody answers yet) costs no task and no memory but a row: a timer or a newly kn
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from functools import partial
@@ -19,6 +20,7 @@ from eventcore.kernel.errors import Conflict, EventCoreError, StoreError
 from eventcore.kernel.event import Event
 from eventcore.kernel.ports import Clock, Faults, Invoker, Metrics, Randomness, Store
 from eventcore.kernel.records import LIVE, Batch, JournalEntry, LogEntry, Run, RunAt, Timer
+from eventcore.workflows.claims import Claims
 from eventcore.workflows.decision import Decision
 from eventcore.workflows.driven import Arrival, Driven, timer_name
 from eventcore.workflows.launch import Launcher
@@ -71,8 +73,8 @@ class Runner:
         on_end: Callable[[Event], None],
         lease: float = LEASE,
     ) -> None:
-        self._owner, self._lease = owner, lease
-        self._store, self._commit, self._clock = store, commit, clock
+        self._owner, self._lease, self._claims = owner, lease, Claims(store, clock, owner, lease)
+        self._store, self._clock = store, clock
         self._faults, self._invoker, self._randomness = faults, invoker, randomness
         self._registry, self._scribe, self._launcher, self._on_end = registry, scribe, launcher, on_end
         self._driven: dict[str, Driven] = {}
@@ -107,16 +109,19 @@ class Runner:
             alone: no other engine can be using this store, so claims in it are those of a dead one. They are taken
                 over at once: a run must not wait for the lease of an engine that was killed.
         """
-        count = 0
-        # As if asked when every lease has ended; the new leases end when ordinary ones would.
-        ahead = self._lease if alone else 0.0
-        while runs := await self._store.claim(self._owner, self._clock.now() + ahead, self._lease - ahead):
+        self._claims.alone |= alone
+        count, since = 0, math.inf
+        while runs := await self._claims.some():
             for run in runs:
                 if run.status == "queued":
                     self._queued(run)
+                elif run.status == "waiting" and run.raw_error is None:
+                    since = min(since, run.created)  # nothing is to be done: its rows wake it
                 else:
                     await self._go_on(run, Resumed(self._clock.now()))
             count += len(runs)
+        if since < math.inf:
+            await self._waker.catch_up(since, self._wake, reload=not self._claims.alone)
         return count
 
     def intents_changed(self) -> None:
@@ -177,10 +182,10 @@ class Runner:
         if driven is not None:
             driven.put(Arrival(asked, done=done))
         else:
-            claimed = await self._store.claim(self._owner, self._clock.now(), self._lease, run=run_id)
-            if not claimed:
+            run = await self._claims.one(run_id)
+            if run is None:
                 raise Conflict(f"another engine drives run {run_id}; ask there, or wait until its lease has ended")
-            await self._go_on(claimed[0], asked, done)
+            await self._go_on(run, asked, done)
         with anyio.move_on_after(timeout):
             await done.wait()
         return done.is_set()
@@ -260,7 +265,7 @@ class Runner:
             log.exception("driving run %s of %s failed; trying again in %g s", run.id, run.slug, _AFTER_A_BUG)
             self._spawn(self._wake, run.id, _AFTER_A_BUG)
         finally:
-            driven.cut_off([*driven.scopes])
+            driven.close()
             if self._driven.get(run.id) is driven:
                 del self._driven[run.id]
 
@@ -351,12 +356,8 @@ class Runner:
         """
         active = driven.active
         run = active.run
-        batch = self._scribe.progress(
-            active,
-            decision,
-            arrival.tick.at,
-            busy=driven.calls > 0 or any(self._known(driven, call) for call in decision.calls),
-        )
+        busy = driven.busy or decision.begins
+        batch = self._scribe.progress(active, decision, arrival.tick.at, busy=busy)
         if arrival.effects is not None and decision.entries:
             batch.add(arrival.effects)
         if not decision.plain and decision.listens:
@@ -408,9 +409,8 @@ class Runner:
         if run is None or run.status not in LIVE:
             await self._saver.save(Batch(timers_done=[timer.id]), [])
             return True
-        if run.owner is None and run.status == "paused":
-            claimed = await self._store.claim(self._owner, self._clock.now(), self._lease, run=run.id)
-            run = claimed[0] if claimed else run
+        if run.status == "paused" and run.owner != self._owner:  # nobody takes such a run over before it is needed
+            run = await self._claims.one(run.id) or run
         if run.owner != self._owner:
             return False
         await self._go_on(run, tick)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from eventcore.kernel.event import Event
 from eventcore.kernel.ports import Store
 from eventcore.kernel.records import Batch, Listening
 from eventcore.workflows.listening import Listeners, wake_timer
+from eventcore.workflows.lookback import overlooked
 from eventcore.workflows.saving import Saver
 from eventcore.workflows.timers import TimerKeeper
 
@@ -32,6 +34,22 @@ class Waker:
             for row in rows:
                 self._listeners.add(row)
             after = rows[-1].id
+
+    async def catch_up(self, since: float, wake: Callable[..., Any], *, reload: bool) -> None:
+        """Wake those for whom an event is stored that no commit has told them of.
+
+        A step may begin to wait while an event is under way: then the event's commit does not know of it, and an engine
+        that dies right after has not told it either.
+
+        Args:
+            since: when the oldest of the runs was created, seconds since the epoch.
+            wake: goes on with a run, which looks back by itself.
+            reload: the rows may be those of another engine.
+        """
+        if reload:
+            await self.load()
+        for run in await overlooked(self._store, self._listeners, since):
+            self._spawn(wake, run)
 
     def heard(self, event: Event) -> None:
         """An event was committed: wake who waits for it, if that commit does not do so already.

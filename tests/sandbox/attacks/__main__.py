@@ -1,6 +1,6 @@
 """Runs a corpus of hostile handlers, and says what came of it. Ends with 1 if one of them got through.
 
-    python -m tests.sandbox.attacks [--corpus DIR] [--mode MODE]... [--naive] [--json FILE] [NAME...]
+python -m tests.sandbox.attacks [--corpus DIR] [--mode MODE]... [--naive] [--json FILE] [NAME...]
 """
 
 from __future__ import annotations

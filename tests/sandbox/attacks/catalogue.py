@@ -43,7 +43,9 @@ def attacks(corpus: Path = CORPUS) -> list[Attack]:
     Raises:
         ValueError: there are none.
     """
-    found = [one for file in sorted(corpus.rglob("*.py")) for one in _of_file(file, file.relative_to(corpus).as_posix())]
+    found = [
+        one for file in sorted(corpus.rglob("*.py")) for one in _of_file(file, file.relative_to(corpus).as_posix())
+    ]
     if not found:
         raise ValueError(f"{corpus} holds no attacks: functions with one parameter, `planted`, in .py files")
     return found

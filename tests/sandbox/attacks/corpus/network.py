@@ -154,7 +154,7 @@ def send_a_descriptor(planted):
     sock = socket.socket(fileno=os.dup(int(sys.argv[1])))
     for _ in range(200):
         socket.send_fds(sock, [b"\0\0\0\2{}"], [0, 0, 0])
-    return None
+    return
 
 
 def fast_open(planted):

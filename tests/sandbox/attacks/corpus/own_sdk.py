@@ -67,7 +67,7 @@ def break_the_language(planted):
     for name in ("len", "isinstance", "type", "print"):
         setattr(builtins, name, None)
     json.dumps = None
-    return None
+    return
 
 
 def replace_the_sandbox(planted):

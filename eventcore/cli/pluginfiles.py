@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import sys
 from pathlib import Path
 
 import click
@@ -40,4 +41,4 @@ def command(name: str, path: str, out: Path | None, as_json: bool) -> None:
     elif out is not None:
         click.echo(f"{clean(str(out))}: {plural(len(raw), 'byte')} of {clean(found['plugin'])}")
     else:
-        click.get_binary_stream("stdout").write(raw)
+        sys.stdout.buffer.write(raw)

@@ -74,6 +74,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("plugin_execution_seconds", "histogram", "Duration of a plugin call.", ("plugin",), _SECONDS),
     Metric("permission_denied_total", "counter", "What a plugin, or a caller of it, was refused.", ("plugin",)),
     Metric("memory_writes_total", "counter", "Memories written by a plugin.", ("plugin",)),
+    Metric("embedding_requests_total", "counter", "Requests to the embeddings service.", ("outcome",)),
     Metric("plugin_import_error_total", "counter", "Plugin files that failed to load.", ("plugin", "module", "error")),
 )
 

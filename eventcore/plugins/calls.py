@@ -30,8 +30,10 @@ from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
 from eventcore.plugins import roles
 from eventcore.plugins.allowance import SandboxRules
+from eventcore.plugins.chaining import chain, reports_failure
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
+from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -65,6 +67,8 @@ class Calls:
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
         self._timeout, self._settings, self._secrets = timeout, settings, secrets
         self.rules = rules
+        #: Where results are remembered; set where the engine is put together.
+        self.memories: Memories | None = None
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
@@ -82,7 +86,7 @@ class Calls:
     ) -> Invocation:
         target = await self._target(intent, context)
         done = await self._call(target, intent, params, context, metadata)
-        self._chain(target, done, context, context.cause)
+        chain(target, done, context, self._starter, self._bus)
         return done
 
     # -- direct calls ------------------------------------------------------------------------------------------------
@@ -95,12 +99,14 @@ class Calls:
         *,
         timeout: float | None = None,
         key: str | None = None,
+        remember: bool = False,
     ) -> Invocation:
         """Call an intent and record the call, with everything it changed, in one commit.
 
         Args:
             timeout: seconds; None means the plugin's own limit.
             key: the idempotency key that the code is told, of a call that may be made again; None: one of its own.
+            remember: put the result into the tenant's memory, if the settings say so.
 
         Raises:
             UnknownIntent, AccessDenied, PluginFailed: as for `Invoker.invoke`; failures are recorded too.
@@ -129,6 +135,9 @@ class Calls:
         except EventCoreError as error:
             await self._record_failure(target, intent, error, context, self._clock.monotonic() - began)
             raise
+        if remember and self.memories is not None and not reports_failure(done.result):
+            row = self.memories.of_result(intent, params, done.result, done.provider, context.tenant)
+            done.effects.memory.extend([row] if row is not None else [])
         await self._record_success(target, call_id, intent, params, done, context, self._clock.monotonic() - began)
         return done
 
@@ -156,7 +165,7 @@ class Calls:
         data = {
             "plugin": done.provider,
             "intent": intent,
-            "status": "failed" if _reports_failure(done.result) else "ok",
+            "status": "failed" if reports_failure(done.result) else "ok",
             "seconds": round(seconds, 6),
             "params": params,
             "result": done.result,
@@ -165,7 +174,7 @@ class Calls:
             data["params"] = data["result"] = "(too large to record)"
         source = f"/plugins/{done.provider}"
         event = self._bus.build("plugin_called", data, context, source=source, subject=intent, event_id=call_id)
-        self._chain(target, done, context, event.cause())
+        chain(target, done, context.because(event.cause()), self._starter, self._bus)
         batch = Batch(log=[event])
         batch.add(done.effects)
         await self._bus.commit(batch, done.guards)
@@ -235,7 +244,7 @@ class Calls:
         except PluginFailed as error:
             self._metrics.count("plugin_failures_total", plugin=provider, reason=error.code)
             raise
-        if _reports_failure(done.result):
+        if reports_failure(done.result):
             self._metrics.count("plugin_failures_total", plugin=provider, reason="reported")
         self._metrics.observe("plugin_execution_seconds", self._clock.monotonic() - began, plugin=provider)
         return done
@@ -367,28 +376,6 @@ class Calls:
             "permissions": sorted(str(permission) for permission in record.granted),
         }
 
-    # -- chaining ----------------------------------------------------------------------------------------------------
-
-    def _chain(self, target: HostIntent | PluginRecord, done: Invocation, context: CallContext, cause: Cause) -> None:
-        """Stage the start of the workflow that the manifest chains to a successful call."""
-        manifest = target.manifest if isinstance(target, PluginRecord) else None
-        if manifest is None or not manifest.enable_external_workflow or not manifest.workflow_slug:
-            return
-        if _reports_failure(done.result):
-            return
-        slug = manifest.workflow_slug
-        inputs = done.result if isinstance(done.result, dict) else {"result": done.result}
-        mine = context.because(cause)
-        try:
-            batch, guards, _ = self._starter.stage_start(slug, inputs, mine)
-        except EventCoreError as error:
-            data = {"slug": slug, "plugin": done.provider, "trigger": "workflow_slug", **error.as_dict()}
-            failed = self._bus.build("trigger_failed", data, mine.acting_as("system", ()), source="/plugins")
-            done.effects.log.append(failed)
-            return
-        done.effects.add(batch)
-        done.guards = (*done.guards, *guards)
-
 
 def _names_secret(value: Any) -> bool:
     return isinstance(value, dict) and value.keys() == {"secret"} and isinstance(value["secret"], str)
@@ -396,10 +383,6 @@ def _names_secret(value: Any) -> bool:
 
 def _provider(target: HostIntent | PluginRecord) -> str:
     return "host" if isinstance(target, HostIntent) else target.slug
-
-
-def _reports_failure(result: Any) -> bool:
-    return isinstance(result, dict) and result.get("success") is False
 
 
 def _inside(cause: Cause, call_id: str, intent: str) -> Cause:

@@ -6,10 +6,11 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import InvalidName
+from eventcore.kernel.errors import EngineClosed, InvalidName
 from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 
@@ -96,8 +97,19 @@ class Plugins:
         """
         caller = self._context().acting_as(f"user:{user_ctx.get('user_id', 'anonymous')}", user_ctx.get("roles", ()))
         await self._enable_on_demand(name)
-        done = await self.calls.run(name, params, caller)
+        done = await self.calls.run(name, params, caller, remember=True)
         return done.result, done.stdout, done.stderr
+
+    @property
+    def memories(self) -> Memories:
+        """What is remembered.
+
+        Raises:
+            EngineClosed: the engine is not put together yet.
+        """
+        if self.calls.memories is None:
+            raise EngineClosed
+        return self.calls.memories
 
     async def _enable_on_demand(self, intent: str) -> None:
         if not self._on_demand or self.registry.answering(intent) is not None:

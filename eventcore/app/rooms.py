@@ -14,6 +14,7 @@ from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.files import HookFiles
 from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.masking import MaskingSecrets
 from eventcore.kernel.ports import Clock, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings
 from eventcore.plugins.allowance import SandboxRules
@@ -46,7 +47,7 @@ class Base:
     home: Home | None
     store: Store
     metrics: Metrics
-    secrets: Secrets
+    secrets: MaskingSecrets
     ids: Ids
     tenant: str
     #: Names this engine where it claims runs and durable subscriptions.
@@ -68,12 +69,12 @@ def make_store(options: Options, settings: Settings, home: Home | None, metrics:
     return SqliteStore(sqlite_path(chosen, home.root if home else None), faults=options.faults, metrics=metrics)
 
 
-def make_secrets(options: Options, settings: Settings, home: Home | None) -> Secrets:
+def make_secrets(options: Options, settings: Settings, home: Home | None) -> MaskingSecrets:
     if options.secrets is not None:
-        return options.secrets
+        return MaskingSecrets(options.secrets)
     if home is not None and settings.secrets.file:
-        return ChainSecrets(EnvSecrets(), FileSecrets(home.root / settings.secrets.file))
-    return EnvSecrets()
+        return MaskingSecrets(ChainSecrets(EnvSecrets(), FileSecrets(home.root / settings.secrets.file)))
+    return MaskingSecrets(EnvSecrets())
 
 
 def make_bus(base: Base) -> Bus:

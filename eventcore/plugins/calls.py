@@ -22,15 +22,17 @@ from eventcore.kernel.errors import (
     PluginFailed,
     UnknownIntent,
 )
-from eventcore.kernel.event import MAX_PAYLOAD
+from eventcore.kernel.event import MAX_PAYLOAD, Event
 from eventcore.kernel.json import encode
+from eventcore.kernel.masking import MaskingSecrets
 from eventcore.kernel.names import did_you_mean
-from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, Secrets, WorkflowStarter
+from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, WorkflowStarter
 from eventcore.kernel.records import Batch
 from eventcore.kernel.schemas import Schema
 from eventcore.plugins import roles
 from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.chaining import chain, reports_failure
+from eventcore.plugins.cleaning import for_caller, without_secrets
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.memory.memories import Memories
@@ -42,6 +44,8 @@ log = logging.getLogger("eventcore.plugins")
 
 #: How long an in-process function may take in a direct call, in seconds.
 HOST_TIMEOUT = 300.0
+#: Parameters of one call, in bytes of JSON. A plugin's worker takes less: one message to it has at most 1 MiB.
+MAX_PARAMS = 8 * 1024 * 1024
 
 
 class Calls:
@@ -60,7 +64,7 @@ class Calls:
         starter: WorkflowStarter,
         timeout: float,
         settings: Mapping[str, Mapping[str, Any]],
-        secrets: Secrets,
+        secrets: MaskingSecrets,
         rules: SandboxRules,
     ) -> None:
         self.registry, self._supervisor, self.services = registry, supervisor, services
@@ -114,7 +118,7 @@ class Calls:
             LoopDetected: the intents call each other in a circle.
         """
         self._bus.check_open()
-        encode(params, what=f"the parameters of {intent}")
+        encode(params, limit=MAX_PARAMS, what=f"the parameters of {intent}")
         target = await self._target(intent, context)
         # The id of the `plugin_called` that will be recorded: what the code emits meanwhile can name it as its cause.
         call_id = self._ids.new()
@@ -133,7 +137,9 @@ class Calls:
         try:
             done = await self._call(target, intent, params, inner, metadata, timeout)
         except EventCoreError as error:
-            await self._record_failure(target, intent, error, context, self._clock.monotonic() - began)
+            event = await self._record_failure(target, intent, error, context, self._clock.monotonic() - began)
+            if isinstance(error, PluginFailed):
+                raise for_caller(error, event.id, context) from None
             raise
         if remember and self.memories is not None and not reports_failure(done.result):
             row = self.memories.of_result(intent, params, done.result, done.provider, context.tenant)
@@ -186,13 +192,13 @@ class Calls:
         error: EventCoreError,
         context: CallContext,
         seconds: float,
-    ) -> None:
+    ) -> Event:
         provider = _provider(target)
         data = {"plugin": provider, "intent": intent, "seconds": round(seconds, 6), **error.as_dict()}
         data["message"] = readable(error.message)
         if isinstance(error, PluginFailed):
             data |= {"type": error.kind, "trace": error.trace}
-        await self._bus.announce("plugin_error", data, context, source=f"/plugins/{provider}", subject=intent)
+        return await self._bus.announce("plugin_error", data, context, source=f"/plugins/{provider}", subject=intent)
 
     # -- the call itself ---------------------------------------------------------------------------------------------
 
@@ -243,7 +249,7 @@ class Calls:
                 done = await self._call_plugin(target, params, body, context, timeout)
         except PluginFailed as error:
             self._metrics.count("plugin_failures_total", plugin=provider, reason=error.code)
-            raise
+            raise without_secrets(error, self._secrets) from None
         if reports_failure(done.result):
             self._metrics.count("plugin_failures_total", plugin=provider, reason="reported")
         self._metrics.observe("plugin_execution_seconds", self._clock.monotonic() - began, plugin=provider)
@@ -289,13 +295,14 @@ class Calls:
             raise PluginFailed(
                 f"the result of {record.slug} breaks its output_schema: {wrong[0]}", kind="InvalidResult"
             )
+        masks = self._secrets
         return Invocation(
-            answer["result"],
+            masks.data(answer["result"]),
             record.slug,
             effects=api.staged,
             guards=tuple(api.guards),
-            stdout=answer.get("stdout", ""),
-            stderr=answer.get("stderr", ""),
+            stdout=masks.text(answer.get("stdout", "")),
+            stderr=masks.text(answer.get("stderr", "")),
         )
 
     def _schemas(self, record: PluginRecord) -> tuple[Schema | None, Schema | None]:

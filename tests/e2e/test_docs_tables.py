@@ -33,10 +33,10 @@ from eventcore.kernel.names import CORE_EVENTS
 from eventcore.kernel.records import RunStatus
 from eventcore.kernel.settings import SettingInfo, reference
 from eventcore.observe.metrics import METRICS
+from eventcore.operations.api import ROUTES
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.manifest import vocabulary as manifest_keys
 from eventcore.plugins.manifest.model import PluginManifest
-from eventcore.operations.api import ROUTES
 from eventcore.plugins.permissions import ENFORCED_BY, MEANING, NAMES_BY_KEY, WORDS, WORDS_BY_KEY, PluginPermission
 from eventcore.sdk import context as sdk_context
 from eventcore.workflows import expressions

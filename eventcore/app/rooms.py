@@ -17,6 +17,7 @@ from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.files import HookFiles
 from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.masking import MaskingSecrets
 from eventcore.kernel.ports import Clock, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings
 from eventcore.plugins.allowance import SandboxRules
@@ -56,7 +57,7 @@ class Base:
     home: Home | None
     store: Store
     metrics: Metrics
-    secrets: Secrets
+    secrets: MaskingSecrets
     ids: Ids
     tenant: str
     #: Names this engine where it claims runs and durable subscriptions.
@@ -87,12 +88,12 @@ def make_store(options: Options, settings: Settings, home: Home | None, metrics:
     return SqliteStore(sqlite_path(chosen, home.root if home else None), faults=options.faults, metrics=metrics)
 
 
-def make_secrets(options: Options, settings: Settings, home: Home | None) -> Secrets:
+def make_secrets(options: Options, settings: Settings, home: Home | None) -> MaskingSecrets:
     if options.secrets is not None:
-        return options.secrets
+        return MaskingSecrets(options.secrets)
     if home is not None and settings.secrets.file:
-        return ChainSecrets(EnvSecrets(), FileSecrets(home.root / settings.secrets.file))
-    return EnvSecrets()
+        return MaskingSecrets(ChainSecrets(EnvSecrets(), FileSecrets(home.root / settings.secrets.file)))
+    return MaskingSecrets(EnvSecrets())
 
 
 def make_bus(base: Base) -> Bus:
@@ -122,6 +123,7 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         starter=launcher,
         timeout=base.settings.plugins.timeout,
         configuration=Configuration(base.settings.plugins.settings, base.secrets, base.environ),
+        secrets=base.secrets,
         rules=_sandbox_rules(base, supervisor),
     )
 

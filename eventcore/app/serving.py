@@ -1,4 +1,4 @@
-"""Makes what the host keeps and does for plugins: plans for later, databases, its API."""
+"""Makes what the host keeps and does for plugins: memory, plans for later, databases, its API."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from eventcore.app.rooms import Base
 from eventcore.bus.bus import Bus
 from eventcore.engine import Engine
 from eventcore.kernel.context import CallContext
+from eventcore.kernel.errors import InvalidInput
 from eventcore.operations.api import HostApi
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.databases import Databases
+from eventcore.plugins.memory.embeddings import Embeddings
+from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.plans import Plans
-from eventcore.plugins.services import api, databases, scheduler
+from eventcore.plugins.services import api, databases, memory, scheduler
 
 
 def give_services(base: Base, bus: Bus, calls: Calls, stack: AsyncExitStack) -> Plans:
@@ -22,6 +25,8 @@ def give_services(base: Base, bus: Bus, calls: Calls, stack: AsyncExitStack) -> 
     kept = Databases(base.settings.databases, home.root if home else None, home.state / "databases" if home else None)
     stack.callback(kept.close)
     table |= databases.table(kept)
+    memories = calls.memories = _memories(base, bus, stack)
+    table |= memory.table(memories)
 
     async def run(intent: str, params: dict[str, Any], context: CallContext, key: str) -> Any:
         return await calls.run(intent, params, context, key=key)
@@ -29,6 +34,32 @@ def give_services(base: Base, bus: Bus, calls: Calls, stack: AsyncExitStack) -> 
     plans = Plans(store=base.store, bus=bus, clock=base.clock, registry=calls.registry, limit=calls.time_limit, run=run)
     table |= scheduler.table(plans)
     return plans
+
+
+def _memories(base: Base, bus: Bus, stack: AsyncExitStack) -> Memories:
+    settings, embeddings = base.settings.memory, None
+    if settings.embeddings is not None:
+        key = _secret(base, settings.api_key)
+        embeddings = Embeddings(settings.embeddings, settings.model, key, settings.timeout, base.metrics)
+        stack.push_async_callback(embeddings.close)
+    return Memories(
+        store=base.store,
+        bus=bus,
+        clock=base.clock,
+        ids=base.ids,
+        metrics=base.metrics,
+        settings=settings,
+        embeddings=embeddings,
+    )
+
+
+def _secret(base: Base, name: str | None) -> str | None:
+    if name is not None and base.secrets.get(name) is None:
+        raise InvalidInput(
+            f"memory.api_key names the secret {name!r}, which is not set",
+            hint="set EVENTCORE_SECRET_<NAME>, or put it into the file of [secrets]",
+        )
+    return None if name is None else base.secrets.get(name)
 
 
 def give_api(engine: Engine) -> None:

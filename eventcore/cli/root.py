@@ -21,6 +21,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "events": ("events", "Look at what happened, and at what caused what."),
     "deadletters": ("deadletters", "Look at events that a subscription gave up on, and deliver them again."),
     "plugins": ("plugins", "List, check, enable and disable plugins."),
+    "memory": ("memory", "Search what is remembered, list it, forget it."),
     "sandbox": ("sandbox", "See what confines plugins on this machine."),
     "hooks": ("hooks", "See which handlers answer which hook, in order."),
     "workflows": ("workflows", "List, check and start workflows."),

@@ -25,9 +25,17 @@ def command() -> None:
 @click.option("--status", multiple=True, metavar="STATUS", help="Runs in this status; repeat for more.")
 @click.option("--before", metavar="ID", help="Runs older than this one: the last of the page before.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=50, show_default=True, help="At most so many.")
+@click.option("--scheduled", is_flag=True, help="What is planned by the clock instead, as `schedules list`.")
 @face
-def list_runs(slug: str | None, status: tuple[str, ...], before: str | None, limit: int, as_json: bool) -> None:
+def list_runs(
+    slug: str | None, status: tuple[str, ...], before: str | None, limit: int, scheduled: bool, as_json: bool
+) -> None:
     """List runs, newest first."""
+    if scheduled:
+        from eventcore.cli.schedules import print_schedules
+
+        print_schedules(as_json)
+        return
     from eventcore.cli.output import duration, local_time, print_json, table
     from eventcore.cli.session import connect
 

@@ -15,7 +15,12 @@ def command() -> None:
 @command.command("list", epilog=examples("eventcore schedules list"))
 @face
 def list_schedules(as_json: bool) -> None:
-    """List the schedules of all workflows."""
+    """List when workflows start by the clock, and what plugins have planned."""
+    print_schedules(as_json)
+
+
+def print_schedules(as_json: bool) -> None:
+    """The list, for `runs list --scheduled` as well."""
     from eventcore.cli.output import local_time, print_json, table
     from eventcore.cli.session import connect
 
@@ -27,13 +32,30 @@ def list_schedules(as_json: bool) -> None:
     rows = [
         (
             one["id"],
+            one["does"],
             one["says"] or "",
             one["timezone"] or "",
             "paused" if one["paused"] else local_time(one["next"]) if one["next"] else "never",
         )
         for one in found
     ]
-    table(("schedule", "when", "zone", "next"), rows, nothing="no workflow starts by the clock")
+    table(("schedule", "does", "when", "zone", "next"), rows, nothing="nothing happens by the clock")
+
+
+@command.command("cancel", epilog=examples("eventcore schedules cancel plugin:greeter/reminder"))
+@click.argument("schedule", metavar="ID")
+@face
+def cancel(schedule: str, as_json: bool) -> None:
+    """Give up what a plugin has planned. A workflow's schedule ends with its trigger; it can be paused."""
+    from eventcore.cli.output import print_json
+    from eventcore.cli.session import connect
+
+    with connect() as session:
+        done = session.call("schedules.cancel", {"id": schedule})
+    if as_json:
+        print_json(done)
+    else:
+        click.echo(f"{schedule} is cancelled")
 
 
 @command.command("pause", epilog=examples("eventcore schedules pause daily_report/morning"))

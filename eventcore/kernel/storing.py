@@ -199,7 +199,11 @@ class Store(ABC):
 
     @abstractmethod
     async def unmeasured(self, model: str, limit: int = 100) -> list[Memory]:
-        """Memories of every tenant that this model was not asked about, oldest first."""
+        """Memories of every tenant that this model was not asked about; by model, the oldest first."""
+
+    @abstractmethod
+    async def oldest_memories(self, tenant: str, limit: int = 100) -> list[Memory]:
+        """A tenant's memories, oldest first."""
 
     @abstractmethod
     async def memory_owners(self, tenant: str) -> list[tuple[str, int, float]]:

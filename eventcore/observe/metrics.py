@@ -76,6 +76,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("plugin_http_requests_total", "counter", "Requests of ctx.http.", ("plugin", "outcome")),
     Metric("plugin_programs_total", "counter", "Programs run by ctx.run.", ("plugin", "outcome")),
     Metric("memory_writes_total", "counter", "Memories written by a plugin.", ("plugin",)),
+    Metric("embedding_requests_total", "counter", "Requests to the embeddings service.", ("outcome",)),
     Metric("plugin_import_error_total", "counter", "Plugin files that failed to load.", ("plugin", "module", "error")),
 )
 

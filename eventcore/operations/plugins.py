@@ -96,5 +96,6 @@ async def run(
     context = None
     if user is not None or roles is not None:
         context = caller(f"user:{user or 'anonymous'}", ["user"] if roles is None else roles, engine.tenant)
-    done = await engine.plugins.calls.run(intent, params or {}, context or engine.bus.context(), timeout=timeout)
+    context = context or engine.bus.context()
+    done = await engine.plugins.calls.run(intent, params or {}, context, timeout=timeout, remember=True)
     return {"result": done.result, "plugin": done.provider, "stdout": done.stdout, "stderr": done.stderr}

@@ -20,8 +20,9 @@ from eventcore.kernel.errors import (
     PluginFailed,
     UnknownIntent,
 )
-from eventcore.kernel.event import MAX_PAYLOAD
+from eventcore.kernel.event import MAX_PAYLOAD, Event
 from eventcore.kernel.json import encode
+from eventcore.kernel.masking import MaskingSecrets
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Invocation, Metrics, WorkflowStarter
 from eventcore.kernel.records import Batch
@@ -29,9 +30,12 @@ from eventcore.kernel.schemas import Schema
 from eventcore.plugins import roles
 from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.bodies import call_body, direct_call
+from eventcore.plugins.chaining import chain, reports_failure
+from eventcore.plugins.cleaning import for_caller, without_secrets
 from eventcore.plugins.configuration import Configuration
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
+from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -40,6 +44,8 @@ log = logging.getLogger("eventcore.plugins")
 
 #: How long an in-process function may take in a direct call, in seconds.
 HOST_TIMEOUT = 300.0
+#: Parameters of one call, in bytes of JSON. A plugin's worker takes less: one message to it has at most 1 MiB.
+MAX_PARAMS = 8 * 1024 * 1024
 
 
 class Calls:
@@ -58,11 +64,15 @@ class Calls:
         starter: WorkflowStarter,
         timeout: float,
         configuration: Configuration,
+        secrets: MaskingSecrets,
         rules: SandboxRules,
     ) -> None:
         self.registry, self._supervisor, self.services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
-        self._timeout, self.configuration, self.rules = timeout, configuration, rules
+        self._timeout, self.configuration, self._secrets = timeout, configuration, secrets
+        self.rules = rules
+        #: Where results are remembered; set where the engine is put together.
+        self.memories: Memories | None = None
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
@@ -80,7 +90,7 @@ class Calls:
     ) -> Invocation:
         target = await self.target(intent, context)
         done = await self._call(target, intent, params, context, metadata)
-        self._chain(target, done, context, context.cause)
+        chain(target, done, context, self._starter, self._bus)
         return done
 
     # -- direct calls ------------------------------------------------------------------------------------------------
@@ -93,12 +103,14 @@ class Calls:
         *,
         timeout: float | None = None,
         key: str | None = None,
+        remember: bool = False,
     ) -> Invocation:
         """Call an intent and record the call, with everything it changed, in one commit.
 
         Args:
             timeout: seconds; None means the plugin's own limit.
             key: the idempotency key that the code is told, of a call that may be made again; None: one of its own.
+            remember: put the result into the tenant's memory, if the settings say so.
 
         Raises:
             UnknownIntent, AccessDenied, PluginFailed: as for `Invoker.invoke`; failures are recorded too.
@@ -106,7 +118,7 @@ class Calls:
             LoopDetected: the intents call each other in a circle.
         """
         self._bus.check_open()
-        encode(params, what=f"the parameters of {intent}")
+        encode(params, limit=MAX_PARAMS, what=f"the parameters of {intent}")
         target = await self.target(intent, context)
         # The id of the `plugin_called` that will be recorded: what the code emits meanwhile can name it as its cause.
         call_id = self._ids.new()
@@ -118,8 +130,13 @@ class Calls:
         try:
             done = await self._call(target, intent, params, inner, metadata, timeout)
         except EventCoreError as error:
-            await self._record_failure(target, intent, error, context, self._clock.monotonic() - began)
+            event = await self._record_failure(target, intent, error, context, self._clock.monotonic() - began)
+            if isinstance(error, PluginFailed):
+                raise for_caller(error, event.id, context) from None
             raise
+        if remember and self.memories is not None and not reports_failure(done.result):
+            row = self.memories.of_result(intent, params, done.result, done.provider, context.tenant)
+            done.effects.memory.extend([row] if row is not None else [])
         await self._record_success(target, call_id, intent, params, done, context, self._clock.monotonic() - began)
         return done
 
@@ -147,7 +164,7 @@ class Calls:
         data = {
             "plugin": done.provider,
             "intent": intent,
-            "status": "failed" if _reports_failure(done.result) else "ok",
+            "status": "failed" if reports_failure(done.result) else "ok",
             "seconds": round(seconds, 6),
             "params": params,
             "result": done.result,
@@ -156,7 +173,7 @@ class Calls:
             data["params"] = data["result"] = "(too large to record)"
         source = f"/plugins/{done.provider}"
         event = self._bus.build("plugin_called", data, context, source=source, subject=intent, event_id=call_id)
-        self._chain(target, done, context, event.cause())
+        chain(target, done, context.because(event.cause()), self._starter, self._bus)
         batch = Batch(log=[event])
         batch.add(done.effects)
         await self._bus.commit(batch, done.guards)
@@ -168,13 +185,13 @@ class Calls:
         error: EventCoreError,
         context: CallContext,
         seconds: float,
-    ) -> None:
+    ) -> Event:
         provider = _provider(target)
         data = {"plugin": provider, "intent": intent, "seconds": round(seconds, 6), **error.as_dict()}
         data["message"] = readable(error.message)
         if isinstance(error, PluginFailed):
             data |= {"type": error.kind, "trace": error.trace}
-        await self._bus.announce("plugin_error", data, context, source=f"/plugins/{provider}", subject=intent)
+        return await self._bus.announce("plugin_error", data, context, source=f"/plugins/{provider}", subject=intent)
 
     # -- the call itself ---------------------------------------------------------------------------------------------
 
@@ -226,8 +243,8 @@ class Calls:
                 done = await self._call_plugin(target, params, body, context, timeout)
         except PluginFailed as error:
             self._metrics.count("plugin_failures_total", plugin=provider, reason=error.code)
-            raise
-        if _reports_failure(done.result):
+            raise without_secrets(error, self._secrets) from None
+        if reports_failure(done.result):
             self._metrics.count("plugin_failures_total", plugin=provider, reason="reported")
         self._metrics.observe("plugin_execution_seconds", self._clock.monotonic() - began, plugin=provider)
         return done
@@ -272,13 +289,14 @@ class Calls:
             raise PluginFailed(
                 f"the result of {record.slug} breaks its output_schema: {wrong[0]}", kind="InvalidResult"
             )
+        masks = self._secrets
         return Invocation(
-            answer["result"],
+            masks.data(answer["result"]),
             record.slug,
             effects=api.staged,
             guards=tuple(api.guards),
-            stdout=answer.get("stdout", ""),
-            stderr=answer.get("stderr", ""),
+            stdout=masks.text(answer.get("stdout", "")),
+            stderr=masks.text(answer.get("stderr", "")),
         )
 
     def schemas(self, record: PluginRecord) -> tuple[Schema | None, Schema | None]:
@@ -331,35 +349,9 @@ class Calls:
             "permissions": sorted(str(permission) for permission in record.granted),
         }
 
-    # -- chaining ----------------------------------------------------------------------------------------------------
-
-    def _chain(self, target: HostIntent | PluginRecord, done: Invocation, context: CallContext, cause: Cause) -> None:
-        """Stage the start of the workflow that the manifest chains to a successful call."""
-        manifest = target.manifest if isinstance(target, PluginRecord) else None
-        if manifest is None or not manifest.enable_external_workflow or not manifest.workflow_slug:
-            return
-        if _reports_failure(done.result):
-            return
-        slug = manifest.workflow_slug
-        inputs = done.result if isinstance(done.result, dict) else {"result": done.result}
-        mine = context.because(cause)
-        try:
-            batch, guards, _ = self._starter.stage_start(slug, inputs, mine)
-        except EventCoreError as error:
-            data = {"slug": slug, "plugin": done.provider, "trigger": "workflow_slug", **error.as_dict()}
-            failed = self._bus.build("trigger_failed", data, mine.acting_as("system", ()), source="/plugins")
-            done.effects.log.append(failed)
-            return
-        done.effects.add(batch)
-        done.guards = (*done.guards, *guards)
-
 
 def _provider(target: HostIntent | PluginRecord) -> str:
     return "host" if isinstance(target, HostIntent) else target.slug
-
-
-def _reports_failure(result: Any) -> bool:
-    return isinstance(result, dict) and result.get("success") is False
 
 
 def _inside(cause: Cause, call_id: str, intent: str) -> Cause:

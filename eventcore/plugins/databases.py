@@ -154,13 +154,14 @@ class Databases:
             connection = self._opened(":memory:", write=False)
         else:
             mode = "rwc" if write and not place.shared else "rw" if write else "ro"
-            connection = self._opened(f"{place.path.absolute().as_uri()}?mode={mode}", write=write)
+            address = f"{place.path.absolute().as_uri()}?mode={mode}"
+            connection = self._opened(address, write=write, log_ahead=write and not place.shared)
         try:
             yield connection
         finally:
             connection.close()
 
-    def _opened(self, address: str, *, write: bool) -> sqlite3.Connection:
+    def _opened(self, address: str, *, write: bool, log_ahead: bool = False) -> sqlite3.Connection:
         connection = sqlite3.connect(
             address, uri=True, isolation_level=None, timeout=_LOCKED, check_same_thread=False, cached_statements=0
         )
@@ -174,7 +175,7 @@ class Databases:
             connection.execute("PRAGMA temp_store=MEMORY")
             if write:
                 connection.execute("PRAGMA foreign_keys=ON")
-                if address != ":memory:":
+                if log_ahead:  # an operator's own file keeps the mode that it has
                     connection.execute("PRAGMA journal_mode=WAL")
                 (page,) = connection.execute("PRAGMA page_size").fetchone()
                 connection.execute(f"PRAGMA max_page_count={int(self._settings.size_mb * 1024 * 1024) // page}")

@@ -14,6 +14,7 @@ from eventcore.plugins.debugging import Debugging
 from eventcore.plugins.health import Health
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.logbook import Logbook
+from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.outside.files import FileRef, Files
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.plans import Plans
@@ -117,7 +118,7 @@ class Plugins:
         """
         caller = self._context().acting_as(f"user:{user_ctx.get('user_id', 'anonymous')}", user_ctx.get("roles", ()))
         await self._enable_on_demand(name)
-        done = await self.calls.run(name, params, caller)
+        done = await self.calls.run(name, params, caller, remember=True)
         return done.result, done.stdout, done.stderr
 
     async def ready(self, name: str) -> None:
@@ -167,6 +168,17 @@ class Plugins:
             Conflict: the file was changed since.
         """
         return await self.files.read(self.registry.get(FileRef.of(reference).plugin), reference)
+
+    @property
+    def memories(self) -> Memories:
+        """What is remembered.
+
+        Raises:
+            EngineClosed: the engine is not put together yet.
+        """
+        if self.calls.memories is None:
+            raise EngineClosed
+        return self.calls.memories
 
     async def _enable_on_demand(self, intent: str) -> None:
         if not self._on_demand or self.registry.answering(intent) is not None:

@@ -19,7 +19,7 @@ from anyio.abc import TaskGroup
 from eventcore.bus.bus import Bus
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.cron import next_time
-from eventcore.kernel.errors import Conflict, EventCoreError, InvalidInput
+from eventcore.kernel.errors import Conflict, EventCoreError, InvalidInput, NotFound
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import event_type
 from eventcore.kernel.ports import Clock, Store
@@ -37,6 +37,7 @@ MAX_AHEAD = 3653 * 86400.0
 # Seconds between looks where nothing is known to be due, and while a new plan may be on its way to the store.
 _IDLE, _SOON, _ON_ITS_WAY = 30.0, 0.25, 60.0
 _PAGE = 200
+_FAR, _MOST = 9e15, 10_000
 _AT_ONCE = 16
 _CALL_SPARE = 60.0
 
@@ -138,6 +139,29 @@ class Plans:
         """A plan is on its way to the store, or a plugin came back: look soon."""
         self._expected = self._clock.monotonic() + _ON_ITS_WAY
         self._bell.set()
+
+    # -- for people --------------------------------------------------------------------------------------------------
+
+    async def listed(self, tenant: str) -> list[tuple[str, Plan]]:
+        """What plugins of a tenant have planned, the earliest first, each with its id for people."""
+        rows = await self._store.plans(_FAR, _MOST, tenant=tenant)
+        plans = map(Plan.of, rows)
+        return [(f"plugin:{plan.plugin}/{plan.name}", plan) for plan in sorted(plans, key=lambda plan: plan.next)]
+
+    async def cancel(self, tenant: str, name: str) -> None:
+        """Give up a plan, by its id for people.
+
+        Raises:
+            NotFound: there is none.
+        """
+        plugin, _, wanted = name.removeprefix("plugin:").partition("/")
+        rows = await self._store.plans(_FAR, _MOST, tenant=tenant, owner=plugin)
+        row = next((row for row in rows if row.id == plan_id(tenant, plugin, wanted)), None)
+        if row is None:
+            raise NotFound(f"no plugin has planned {name!r}", hint="eventcore schedules list")
+        await self._store.commit(Batch(schedules_done=[row.id]))
+
+    # -- carrying out ------------------------------------------------------------------------------------------------
 
     def start(self, tasks: TaskGroup) -> None:
         """Begin to carry out what is due."""

@@ -228,6 +228,10 @@ class MemoryStore(Store):
 
     async def unmeasured(self, model: str, limit: int = 100) -> list[Memory]:
         rows = [row for row in (await self._open()).memory.values() if row.model != model]
+        return sorted(rows, key=lambda row: (row.model, row.at, row.id))[: page_size(limit)]
+
+    async def oldest_memories(self, tenant: str, limit: int = 100) -> list[Memory]:
+        rows = [row for row in (await self._open()).memory.values() if row.tenant == tenant]
         return sorted(rows, key=lambda row: (row.at, row.id))[: page_size(limit)]
 
     async def memory_owners(self, tenant: str) -> list[tuple[str, int, float]]:

@@ -28,6 +28,7 @@ _BURSTS = 5
 _RUNS = 100
 _PROCESSES = 3
 _QUEUED = 3
+_CALLS = 9
 
 _HELLO = """\
 import click
@@ -189,6 +190,20 @@ def workers() -> list[Line]:
     return [burst, alone]
 
 
+def plugins() -> list[Line]:
+    """Warm calls of a trivial plain function in a sandboxed worker, against the bare round trip of its channel."""
+    invoked = Line("plugins.warm call", "us", peer="the channel alone", limit=Limit(most_ratio=2))
+    recorded_ = Line("plugins.warm call, recorded", "us", peer="the channel alone")
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("plugincalls.py", folder) as subject:
+        subject.round()  # the first one warms up
+        for _ in range(_CALLS):
+            taken = subject.round()
+            for line, name in ((invoked, "invoked"), (recorded_, "recorded")):
+                line.ours.append(taken[name] * 1e6)
+                line.peers.append(taken["bare"] * 1e6)
+    return [invoked, recorded_]
+
+
 def store() -> list[Line]:
     """From `bench_store.py`."""
     said = {row["bench"]: row for row in _said("bench_store.py", "--rounds", "3")}
@@ -266,6 +281,7 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
     ),
     "manifests": (manifests, (Line("manifests.json", "ms", limit=Limit(most_ratio=4.0)),)),
     "workflows": (workflows, (Line("workflows.burst", "runs/s", limit=Limit(least=1000, least_ratio=5)),)),
+    "plugins": (plugins, (Line("plugins.warm call", "us", limit=Limit(most_ratio=2)),)),
     "bus": (
         bus,
         (

@@ -34,10 +34,11 @@ from eventcore.kernel.outside import PluginScope
 from eventcore.kernel.records import RunStatus
 from eventcore.kernel.settings import SettingInfo, reference
 from eventcore.observe.metrics import METRICS
+from eventcore.operations.api import ROUTES
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.manifest import vocabulary as manifest_keys
 from eventcore.plugins.manifest.model import PluginManifest
-from eventcore.plugins.permissions import PluginPermission
+from eventcore.plugins.permissions import ENFORCED_BY, MEANING, NAMES_BY_KEY, WORDS, WORDS_BY_KEY, PluginPermission
 from eventcore.sdk import context as sdk_context
 from eventcore.workflows import expressions
 from eventcore.workflows.definition import STEP_KINDS, Retry, Step, Trigger, Workflow
@@ -175,8 +176,33 @@ def test_manifest_keys_said_to_be_kept_only_are_those_that_nothing_reads() -> No
 
 
 def test_permissions_and_limits() -> None:
-    assert {str(one) for one in PluginPermission} == named("plugins", "Permission words")
+    found = dict(rows("permissions", "The permissions"))
+    assert found.keys() == {str(one) for one in PluginPermission}
+    for permission in PluginPermission:
+        meaning, enforced = found[str(permission)].split(" | ")[0], found[str(permission)].split(" | ")[-1]
+        assert meaning.lower() == MEANING[permission].lower(), permission
+        assert enforced == ENFORCED_BY[permission], permission
     assert named("plugins", "Keys of resources") == set(manifest_keys._LIMITS)
+
+
+def test_words_of_permissions() -> None:
+    """The words of each dialect and what they map to."""
+    found = {word: set(re.findall(r"`(\w+)`", rest)) for word, rest in rows("permissions", "Words in manifests")}
+    plain = {word: {*map(str, meant)} for word, meant in WORDS.items() if word not in {str(one) for one in meant}}
+    by_key = {
+        f"{key}: {word}": {*map(str, meant)} for key, words_ in WORDS_BY_KEY.items() for word, meant in words_.items()
+    }
+    names = {f"{key}: [names]": {*map(str, meant)} for key, meant in NAMES_BY_KEY.items()}
+    assert found == plain | by_key | names
+
+
+def test_paths_of_the_api() -> None:
+    found = dict(rows("permissions", "The host's API"))
+    assert found.keys() == {route.title for route in ROUTES}
+    for route in ROUTES:
+        roles = set(re.findall(r"\w+", found[route.title].split(" | ")[0])) - {"anybody", "with", "a", "role"}
+        assert roles == (set() if "user" in route.roles else route.roles - {"operator"}), route.title
+        assert (found[route.title].split(" | ")[1] == "`admin_access` too") is route.admin, route.title
 
 
 def test_ctx() -> None:

@@ -1,11 +1,11 @@
 """What plugin code may ask of its host: a module a service, each with a `table()` of the names that workers send."""
 
 from eventcore.plugins.host_api import Service
-from eventcore.plugins.services import calling, chat, events, memory, workflows
+from eventcore.plugins.services import calling, chat, events, workflows
 
 __all__ = ["standard"]
 
 
 def standard() -> dict[str, Service]:
     """The services that need nothing but the bus, the store and the engine."""
-    return {**events.table(), **memory.table(), **workflows.table(), **calling.table(), **chat.table()}
+    return {**events.table(), **workflows.table(), **calling.table(), **chat.table()}

@@ -440,9 +440,19 @@ ORDER BY at DESC, id DESC LIMIT :among;
 SELECT id, tenant, owner, query, raw_result, at, model, vector FROM memory WHERE id = ?;
 
 -- name: unmeasured
--- Memories that a model was not asked about, oldest first.
+-- Memories that a model was not asked about: those of the models before it, then after it, each by the index.
+SELECT * FROM (
+    SELECT id, tenant, owner, query, raw_result, at, model, vector FROM memory
+    WHERE model < :model ORDER BY model, at, id LIMIT :limit
+) UNION ALL SELECT * FROM (
+    SELECT id, tenant, owner, query, raw_result, at, model, vector FROM memory
+    WHERE model > :model ORDER BY model, at, id LIMIT :limit
+) LIMIT :limit;
+
+-- name: oldest_memories
+-- What a tenant forgets first.
 SELECT id, tenant, owner, query, raw_result, at, model, vector FROM memory
-WHERE model != ? ORDER BY at, id LIMIT ?;
+WHERE tenant = ? ORDER BY at, id LIMIT ?;
 
 -- name: memory_owners
 -- How much each owner of a tenant has remembered.

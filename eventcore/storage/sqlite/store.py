@@ -326,7 +326,10 @@ class SqliteStore(Store):
         return await self._read(statements.nearest, vector, page_size(limit), values)
 
     async def unmeasured(self, model: str, limit: int = 100) -> list[Memory]:
-        return await self._rows("unmeasured", (model, page_size(limit)), lambda row: Memory(*row))
+        return await self._rows("unmeasured", {"model": model, "limit": page_size(limit)}, lambda row: Memory(*row))
+
+    async def oldest_memories(self, tenant: str, limit: int = 100) -> list[Memory]:
+        return await self._rows("oldest_memories", (tenant, page_size(limit)), lambda row: Memory(*row))
 
     async def memory_owners(self, tenant: str) -> list[tuple[str, int, float]]:
         return await self._rows("memory_owners", (tenant,), lambda row: (row[0], row[1], row[2]))

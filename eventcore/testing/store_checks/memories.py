@@ -19,6 +19,7 @@ async def check_memories_by_owner_and_age(make_store: MakeStore) -> None:
         assert await store.memories("default", "", until=2.0) == [rows[1], rows[0]]
         assert await store.memory_owners("default") == [("a", 2, 2.0), ("b", 2, 3.0)]
         assert await store.memory_owners("nobody") == []
+        assert await store.oldest_memories("default", 3) == rows[:3]
 
 
 async def check_memories_are_forgotten(make_store: MakeStore) -> None:

@@ -16,8 +16,12 @@ from eventcore.kernel.settings import HookSettings, WorkflowSettings
 log = logging.getLogger("eventcore")
 
 
-async def fill(engine: Engine, home: Home | None) -> None:
-    """Read what the home and the catalogue hold, and bring it into the state it was left in."""
+async def fill(engine: Engine, home: Home | None, *, quiet: bool) -> None:
+    """Read what the home and the catalogue hold, and bring it into the state it was left in.
+
+    Args:
+        quiet: the engine only looks.
+    """
     catalogue = catalogue_root()
     settings = engine.settings
     for done in await engine.plugins.packages.restore(await engine.store.packages(engine.tenant)):
@@ -25,7 +29,7 @@ async def fill(engine: Engine, home: Home | None) -> None:
     _discover_plugins(engine, home, catalogue)
     _define_workflows(engine, home, catalogue, settings.workflows)
     engine.plugins.calls.configuration.restore(await engine.store.plugin_settings(engine.tenant))
-    await engine.plugins.lifecycle.restore(settings.plugins.enabled)
+    await engine.plugins.lifecycle.restore(settings.plugins.enabled, quiet=quiet)
     _load_hooks(engine, home, catalogue, settings.hooks)
 
 

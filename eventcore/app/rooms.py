@@ -10,6 +10,7 @@ from typing import Any
 
 from eventcore import __version__
 from eventcore.app.options import Options, sqlite_path
+from eventcore.bus.archive import Archive
 from eventcore.bus.bus import Bus
 from eventcore.home.layout import Home
 from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
@@ -22,6 +23,7 @@ from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.configuration import Configuration
 from eventcore.plugins.configuring import Configuring
+from eventcore.plugins.dependencies import Requirements
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
@@ -180,6 +182,8 @@ def make_workflows(
 
 
 def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner) -> Plugins:
+    said = base.settings
+    requirements = Requirements(calls.registry, __version__, said.services.names, said.apis.names)
     lifecycle = Lifecycle(
         registry=calls.registry,
         supervisor=supervisor,
@@ -193,6 +197,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         metrics=base.metrics,
         tenant=base.tenant,
         grants=base.settings.plugins.grants,
+        requirements=requirements,
         changed=runner.intents_changed,
     )
     return Plugins(
@@ -200,14 +205,14 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         calls=calls,
         lifecycle=lifecycle,
         configuring=Configuring(calls=calls, commit=bus.commit, clock=base.clock, ids=base.ids, tenant=base.tenant),
-        packages=_packages(base, bus, calls, lifecycle),
+        packages=_packages(base, bus, calls, lifecycle, requirements),
         context=bus.context,
         changed=runner.intents_changed,
         on_demand=base.home is None,
     )
 
 
-def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle) -> Packages:
+def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle, requirements: Requirements) -> Packages:
     home = base.home
     return Packages(
         transit=Transit(home.plugins, home.state / "data") if home is not None else None,
@@ -219,8 +224,13 @@ def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle) -> Packa
         ids=base.ids,
         faults=base.options.faults,
         tenant=base.tenant,
-        version=__version__,
+        requirements=requirements,
     )
+
+
+def make_archive(base: Base) -> Archive:
+    kept = base.settings.history.model_dump() | {"keep_runs": base.settings.workflows.keep_runs}
+    return Archive(store=base.store, clock=base.clock, metrics=base.metrics, **kept)
 
 
 def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:

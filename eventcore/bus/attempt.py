@@ -17,12 +17,15 @@ from eventcore.bus.staging import Delivering, Staging
 from eventcore.bus.subscription import Subscription
 from eventcore.kernel.errors import EngineClosed, Interrupted, LoopDetected
 from eventcore.kernel.event import Event
+from eventcore.kernel.quick import maker
 
 log = logging.getLogger("eventcore.bus")
 
 
 #: What most handlers say.
 ACK = Ack()
+
+_outcome = maker(Outcome)
 
 
 class Attempt(NamedTuple):
@@ -71,7 +74,10 @@ async def attempt(
         event = host.newest(event)
         if Subscription.wants(subscription, event):
             with Delivering(bus, subscription, event, delivery, staging):
-                value = await _call(subscription, event, delivery)
+                handled = (
+                    subscription.handler(event) if subscription.at_once else _limited(subscription, event, delivery)
+                )
+                value = await handled
     except _TimedOut:
         status, error = "timeout", f"ran over its {subscription.timeout:g} s"
         verdict = Failed(error)
@@ -84,16 +90,14 @@ async def attempt(
     finally:
         # Before anything of it is committed: what came after that would be lost, with a receipt given for it.
         staging.seal()
-    return Attempt(verdict, Outcome(subscription.name, status, host.clock.monotonic() - began, value, error))
+    return Attempt(verdict, _outcome(subscription.name, status, host.clock.monotonic() - began, value, error))
 
 
 class _TimedOut(Exception):
     """The handler was cut off."""
 
 
-async def _call(subscription: Subscription, event: Event, delivery: DeliveryContext) -> Any:
-    if subscription.at_once:
-        return await subscription.handler(event)
+async def _limited(subscription: Subscription, event: Event, delivery: DeliveryContext) -> Any:
     with anyio.move_on_after(subscription.timeout) as limit:
         delivery.limited_by(limit)
         return await subscription.handler(event)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventcore.bus.types import EventTypes, check_words
+from eventcore.bus.types import EventTypes, check_word
 from eventcore.kernel.cloudevents import Incoming, id_key
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidPayload
@@ -34,7 +34,7 @@ def received(incoming: Incoming, context: CallContext, types: EventTypes, now: f
         InvalidPayload: the type's model refuses the data, or they are too large.
     """
     cause, kind = context.cause, types.emittable(incoming.type)
-    check_words(actor=context.actor)
+    check_word("actor", context.actor)
     limit = MAX_BLOB if kind.blobs else MAX_PAYLOAD
     raw, blob, body = split(encode(incoming.data, limit=limit, what=f"the data of {kind.name}"))
     event = Event(

@@ -7,14 +7,14 @@ from typing import Any
 
 from eventcore.bus.outbox import Pending
 from eventcore.bus.outcome import Receipt
-from eventcore.bus.quick import maker
 from eventcore.bus.staging import Staging
-from eventcore.bus.types import EventTypes, check_words
+from eventcore.bus.types import EventTypes, check_word
 from eventcore.kernel.context import MAX_HOPS, CallContext
 from eventcore.kernel.errors import Conflict, IdempotencyConflict, InvalidInput
 from eventcore.kernel.event import MAX_BLOB, MAX_PAYLOAD, Event, split
 from eventcore.kernel.json import encode, text_digest
 from eventcore.kernel.ports import Clock, Contributor, Faults, Ids, Store
+from eventcore.kernel.quick import maker
 from eventcore.kernel.records import Batch, Guard, Key, KeyAbsent, LogEntry
 
 #: How long idempotency keys are remembered by default, in seconds.
@@ -84,8 +84,17 @@ class Intake:
         blob = body = None
         if len(raw) > MAX_PAYLOAD:
             raw, blob, body = split(raw)
-        if not (source is HOST and subject is key is idempotency_key is None and context.actor == "operator"):
-            check_words(source=source, subject=subject, key=key, idempotency_key=idempotency_key, actor=context.actor)
+        # One by one, and only what was given: this runs once an event.
+        if source is not HOST:
+            check_word("source", source)
+        if subject is not None:
+            check_word("subject", subject)
+        if key is not None:
+            check_word("key", key)
+        if idempotency_key is not None:
+            check_word("idempotency_key", idempotency_key)
+        if context.actor != "operator":
+            check_word("actor", context.actor)
         cause = context.cause
         event_id = event_id or self._ids.new()
         return _event(

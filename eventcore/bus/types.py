@@ -175,19 +175,18 @@ def explain(error: ValidationError) -> str:
     )
 
 
-def check_words(**words: Any) -> None:
+def check_word(name: str, word: Any) -> None:
     """Refuse what a store could not keep: one that fails at it would fail its whole group of commits.
 
     Raises:
         InvalidInput: a word is no text, or too long; names it.
     """
-    for name, word in words.items():
-        if word is None:
-            continue
-        if not isinstance(word, str) or len(word) > _MAX_WORD:
-            raise InvalidInput(f"{name} is text of at most {_MAX_WORD} characters, not {word!r:.60}")
-        if not word.isascii():
-            try:
-                word.encode()
-            except UnicodeEncodeError:
-                raise InvalidInput(f"{name} holds a lone surrogate, which is not text: {word!r:.60}") from None
+    if word is None:
+        return
+    if not isinstance(word, str) or len(word) > _MAX_WORD:
+        raise InvalidInput(f"{name} is text of at most {_MAX_WORD} characters, not {word!r:.60}")
+    if not word.isascii():
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput(f"{name} holds a lone surrogate, which is not text: {word!r:.60}") from None

@@ -265,6 +265,13 @@ class WorkflowSettings(Section):
     disabled: WorkflowSlugs = Field(
         default=(), description="Workflows that never start, whatever else says so. List of slugs."
     )
+    keep_runs: float = Field(
+        default=7_776_000.0,
+        ge=0,
+        le=3_153_600_000,
+        description="How long a finished run is kept with its journal (7776000 is 90 days); 0 for ever. Seconds.",
+        examples=[604_800],
+    )
 
 
 class HistorySettings(Section):
@@ -300,6 +307,18 @@ class SecretSettings(Section):
     )
 
 
+class NamedTables(Section):
+    """Tables of the operator's own names, each with whatever it needs."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]] = Field(init=False)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names there are."""
+        return frozenset(self.model_extra or ())
+
+
 class Settings(Section):
     """All of `eventcore.toml`. Every table and every key may be left out."""
 
@@ -310,6 +329,12 @@ class Settings(Section):
     hooks: HookSettings = Field(default=HookSettings(), description="Which hook files run.")
     workflows: WorkflowSettings = Field(default=WorkflowSettings(), description="Which workflows can be started.")
     history: HistorySettings = Field(default=HistorySettings(), description="How much of the past is kept.")
+    services: NamedTables = Field(
+        default=NamedTables(), description="Services that plugins may need (`system_services`), such as postgres."
+    )
+    apis: NamedTables = Field(
+        default=NamedTables(), description="APIs that plugins may need (`dependencies.external_apis`), by name."
+    )
     secrets: SecretSettings = Field(default=SecretSettings(), description="Where secrets are read from.")
 
     @classmethod

@@ -20,6 +20,7 @@ from eventcore.kernel.ports import Clock, Ids, Metrics, Store
 from eventcore.kernel.records import Audit, Batch, PluginState
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.connections import Connections
+from eventcore.plugins.dependencies import Requirements, is_lacking
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.permissions import PluginPermission
@@ -51,21 +52,27 @@ class Lifecycle:
         metrics: Metrics,
         tenant: str,
         grants: Mapping[str, Sequence[str]],
+        requirements: Requirements,
         changed: Callable[[], None],
     ) -> None:
         self._registry, self._supervisor, self._calls, self._services = registry, supervisor, calls, services
         self._hooks, self._bus, self._store, self._clock, self._ids = hooks, bus, store, clock, ids
         self._metrics, self._tenant, self._grants, self._changed = metrics, tenant, grants, changed
+        self._requirements = requirements
         self._connections = Connections(registry, supervisor, calls, services, hooks, bus)
         hooks.room.owners.append(self._health_changed)
         self._locks: dict[str, anyio.Lock] = {}
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    async def restore(self, enabled: Iterable[str]) -> None:
+    async def restore(self, enabled: Iterable[str], *, quiet: bool = False) -> None:
         """Bring every plugin into the state it was left in; those never seen before, into the one settings name.
 
         A plugin that cannot be enabled is left `failed` with the reason; it never keeps the engine from opening.
+
+        Args:
+            quiet: the engine only looks: plugins that start with the host are not started, and nothing is recorded of
+                how those fare that were enabled before.
         """
         states = {row.plugin: row for row in await self._store.plugin_states(self._tenant)}
         wanted = set(enabled)
@@ -81,7 +88,7 @@ class Lifecycle:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
                 record.granted = _granted(row, record)
             if record.manifest is not None and record.state not in _AT_REST and (row or record.slug in wanted):
-                await self._restore_one(record, row)
+                await self._restore_one(record, row, quiet)
         self._note_missing(states)
 
     def _note_missing(self, states: Mapping[str, PluginState]) -> None:
@@ -93,23 +100,44 @@ class Lifecycle:
                 record = PluginRecord(slug, "", "missing", problems=problems, state="failed", reason=reason)
                 self._registry.records[slug] = record
 
-    async def _restore_one(self, record: PluginRecord, row: PluginState | None) -> None:
+    async def _restore_one(self, record: PluginRecord, row: PluginState | None, quiet: bool) -> None:
+        context = CallContext(tenant=self._tenant, actor="system")
         try:
             if row is None:
-                await self.enable(record, CallContext(tenant=self._tenant, actor="system"))
+                await self.enable(record, context)
                 return
             record.content_hash = hash_folder(record.path)
             if row.content_hash == record.content_hash and row.raw_registered:
                 record.registered = decode(row.raw_registered)["registered"]
-            await self._register(record)
-            if row.state == "degraded":
-                # Still degraded, and tried again after the usual time: a restart does not mend a plugin.
-                self._hooks.room.breaker.trip(record.slug, self._clock.monotonic())
-                return
-            record.state, record.reason = "enabled", None
+            self._requirements.check(record.described())
+            await self._register(record, start=not quiet)
+            await self._resume(record, row, context, quiet)
         except EventCoreError as error:
-            record.state, record.reason = "failed", str(error)
             log.warning("%s is not enabled: %s", record.slug, error)
+            if row is None:
+                return  # `enable` has said so
+            record.reason = str(error)
+            await self._move(record, "failed", context, quiet=quiet, error=error.as_dict())
+
+    async def _resume(self, record: PluginRecord, row: PluginState, context: CallContext, quiet: bool) -> None:
+        """A plugin whose code was loaded before and is fine: on with it, in the state that it is in now."""
+        lacking = self._requirements.lacking(record.described())
+        if lacking is not None:
+            record.reason = lacking
+            await self._move(record, "degraded", context, quiet=quiet)
+        elif row.state == "degraded" and not is_lacking(row.reason):
+            # Still degraded, and tried again after the usual time: a restart does not mend a plugin.
+            self._hooks.room.breaker.trip(record.slug, self._clock.monotonic())
+        else:
+            record.reason = None
+            await self._move(record, "enabled", context, quiet=quiet)
+
+    async def _move(self, record: PluginRecord, state: str, context: CallContext, *, quiet: bool, **more: Any) -> None:
+        """Bring a plugin into a state while the engine opens; that it came from another one is recorded."""
+        before, record.state = record.state, state
+        if before != state and not quiet:
+            record.since = self._clock.now()
+            await self._note(record, f"plugin_{state}", before, context, **more)
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
@@ -133,6 +161,7 @@ class Lifecycle:
         record.granted = granted
         await self._check_settings(record, before, context)
         try:
+            self._requirements.check(record.described())
             found = hash_folder(record.path)
             if found != record.content_hash:
                 record.content_hash, record.registered = found, None  # other code registers other things
@@ -143,7 +172,14 @@ class Lifecycle:
             raise
         record.state, record.reason, record.since = "enabled", None, self._clock.now()
         await self._note(record, "plugin_enabled", before, context)
+        await self._degrade_if_lacking(record, context)
         self._changed()
+
+    async def _degrade_if_lacking(self, record: PluginRecord, context: CallContext) -> None:
+        """A plugin whose services the settings do not explain runs all the same, as degraded."""
+        if (lacking := self._requirements.lacking(record.described())) is not None:
+            record.state, record.reason = "degraded", lacking
+            await self._note(record, "plugin_degraded", "enabled", context)
 
     async def _check_settings(self, record: PluginRecord, before: str, context: CallContext) -> None:
         """A plugin whose settings are not complete stays disabled: nothing is wrong with it, and the error says what
@@ -176,6 +212,7 @@ class Lifecycle:
         self._hooks.room.breaker.forget(record.slug)
         record.state, record.reason, record.since = "enabled", None, self._clock.now()
         await self._note(record, "plugin_enabled", "degraded", context)
+        await self._degrade_if_lacking(record, context)
 
     def _health_changed(self, owner: str, change: Change, reason: str) -> Batch | None:
         """The hooks stopped asking a plugin, or ask it again: the row to store with the event that says so."""
@@ -238,7 +275,7 @@ class Lifecycle:
 
     # -- registering -------------------------------------------------------------------------------------------------
 
-    async def _register(self, record: PluginRecord) -> None:
+    async def _register(self, record: PluginRecord, *, start: bool = True) -> None:
         """Claim intents, load the code if it was not loaded in this version, and connect hooks, events and commands."""
         manifest = record.described()
         self._calls.forget(record)
@@ -248,7 +285,7 @@ class Lifecycle:
             if record.registered is None:
                 record.registered = await self._load(record)
             self._connections.connect(record)
-            if manifest.class_name:
+            if manifest.class_name and start:
                 await self._load(record)  # a plugin with a class starts with the host; `initialize` has work to do
         except BaseException:
             self._unregister(record)

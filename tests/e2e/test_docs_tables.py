@@ -155,7 +155,12 @@ def test_the_home(tmp_path: Path) -> None:
 
 
 def test_environment() -> None:
-    assert named("settings", "Environment") == {*ENVIRONMENT, ENV_FAULT, "EVENTCORE_SECRET_<NAME>"}
+    assert named("settings", "Environment") == {
+        *ENVIRONMENT,
+        ENV_FAULT,
+        "EVENTCORE_SECRET_<NAME>",
+        "EVENTCORE_PLUGIN_<SLUG>__<KEY>",
+    }
 
 
 def test_manifest_keys() -> None:

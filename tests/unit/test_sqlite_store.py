@@ -30,7 +30,7 @@ from eventcore.kernel.faults import FaultPlan
 from eventcore.kernel.records import Batch, EventQuery, Run, RunAt, RunMove, Timer
 from eventcore.storage.sqlite import SqliteStore, schema
 from eventcore.storage.sqlite.connection import Connection, add_functions
-from eventcore.storage.sqlite.sql import SQL, parse
+from eventcore.storage.sqlite.sql import HERE, SQL, parse
 
 pytestmark = pytest.mark.anyio
 
@@ -369,9 +369,9 @@ def test_every_statement_is_explained_and_valid(tmp_path: Path) -> None:
         for name, text in SQL.items():
             if name not in ("begin", "begin_read", "commit", "rollback"):
                 parts = {"table": "events", "conditions": "1", "order": "ASC", "oldest": "at", "shown": "1"}
-                filled = text.format(**parts, foreign="1, 2", by="type", what="at")
+                filled = text.format(**parts, foreign="1, 2", by="type", what="id")
                 names = dict.fromkeys(("id", "tenant", "limit", "most", "words", "until", "owner", "now", "slug"), 1)
-                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash", "run"), 1)
+                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash", "run", "before"), 1)
                 values: Any = names | {"limit_key": 1} if ":" in filled else ("[]",) * filled.count("?")
                 connection.execute(f"EXPLAIN {filled}", values)
     with pytest.raises(ValueError, match="lacks its comment"):
@@ -605,3 +605,8 @@ async def test_connection_runs_a_function_in_its_thread(tmp_path: Path) -> None:
     await connection.close()
     with pytest.raises(StoreError):
         await connection.run(lambda raw: None)
+
+
+def test_no_two_migrations_lead_to_one_version() -> None:
+    files = [path.name for path in (HERE / "migrations").glob("*.sql")]
+    assert len(files) == len(schema.migrations()), f"two have one number: {sorted(files)}"

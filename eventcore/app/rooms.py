@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -27,6 +27,7 @@ from eventcore.plugins.dependencies import Requirements
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
+from eventcore.plugins.metering import Metered
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRegistry
@@ -59,6 +60,12 @@ class Base:
     tenant: str
     #: Names this engine where it claims runs and durable subscriptions.
     owner: str
+    registry: PluginRegistry = field(default_factory=PluginRegistry)
+
+    @property
+    def metered(self) -> Metrics:
+        """The metrics for rooms that measure plugins."""
+        return Metered(self.metrics, self.registry)
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -103,9 +110,9 @@ def make_bus(base: Base) -> Bus:
 
 
 def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher) -> Calls:
-    clock, ids, metrics = base.clock, base.ids, base.metrics
+    clock, ids, metrics = base.clock, base.ids, base.metered
     return Calls(
-        registry=PluginRegistry(),
+        registry=base.registry,
         supervisor=supervisor,
         services=_services(base, bus, launcher),
         bus=bus,
@@ -125,7 +132,7 @@ def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:
         store=base.store,
         clock=base.clock,
         ids=base.ids,
-        metrics=base.metrics,
+        metrics=base.metered,
         starter=launcher,
         table=standard(),
     )
@@ -194,7 +201,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         store=base.store,
         clock=base.clock,
         ids=base.ids,
-        metrics=base.metrics,
+        metrics=base.metered,
         tenant=base.tenant,
         grants=base.settings.plugins.grants,
         requirements=requirements,
@@ -238,7 +245,7 @@ def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:
     hooks = Hooks(
         bus=bus,
         clock=base.clock,
-        metrics=base.metrics,
+        metrics=base.metered,
         timeouts=chosen.timeouts,
         budgets=chosen.budgets,
         keep_denied=chosen.keep_denied_payloads,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from eventcore.engine import Engine
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidInput, SandboxUnavailable
+from eventcore.operations.plugin_use import use_of
 from eventcore.operations.shapes import instant, plugin_row
 from eventcore.plugins.dependencies import needed_by
 from eventcore.plugins.registry import PluginRecord
@@ -48,10 +50,22 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "granted": sorted(str(permission) for permission in record.granted),
         "registered": record.registered,
         "content_hash": record.content_hash,
+        "package": asdict(package) if (package := engine.plugins.packages.installed(record.slug)) else None,
+        "worker": "running" if engine.plugins.lifecycle.running(record) else "none",
+        "ui": _ui(record),
+        "settings": [one.as_dict() for one in engine.plugins.configuring.show(record)] if record.manifest else [],
+        "calls": await use_of(engine, record.slug),
         "needed_by": needed_by(record.slug, engine.plugins.registry),
         "sandbox": await _sandbox(engine, record) if record.manifest else None,
         "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
     }
+
+
+def _ui(record: PluginRecord) -> str | None:
+    """Whether its `ui.py` may be shown; that takes the operator's trust as well, who gives it in the Control Room."""
+    if record.manifest is None or not (record.path / "ui.py").is_file():
+        return None
+    return f"{'trusted' if record.manifest.trusted_ui else 'not trusted'} by manifest, not by operator"
 
 
 async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:

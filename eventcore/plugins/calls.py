@@ -194,7 +194,7 @@ class Calls:
                 hint=record.reason or f"eventcore plugins enable {record.slug}",
             )
         for other in self.registry:
-            if other.manifest is not None and intent in other.manifest.intents:
+            if other.manifest is not None and intent in other.manifest.answers:
                 return UnknownIntent(
                     f"{other.slug} answers {intent!r} but is {other.state}",
                     hint=f"eventcore plugins enable {other.slug}",

@@ -249,6 +249,10 @@ class Lifecycle:
         wanted = {*manifest.permissions, *manifest.optional_permissions}
         return frozenset(PluginPermission(word) for word in words) & wanted
 
+    def running(self, record: PluginRecord) -> bool:
+        """Whether a worker of the plugin is warm."""
+        return self._supervisor.alive(record.slug, self._tenant)
+
     # -- leaving -----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager

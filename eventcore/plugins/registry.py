@@ -179,11 +179,11 @@ class PluginRegistry:
             InvalidInput: another one has one of them; names both. Nothing was claimed.
         """
         manifest = record.described()
-        for intent in manifest.intents:
+        for intent in manifest.answers:
             owner = self._intents.get(intent)
             if owner is not None and owner != record.slug:
                 raise InvalidInput(f"the intent {intent!r} is answered by {owner} and by {record.slug}")
-        self._intents.update(dict.fromkeys(manifest.intents, record.slug))
+        self._intents.update(dict.fromkeys(manifest.answers, record.slug))
 
     def give_up(self, record: PluginRecord) -> None:
         """Take a plugin's intents away."""

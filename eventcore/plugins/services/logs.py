@@ -17,7 +17,12 @@ def table() -> dict[str, Service]:
 
 
 async def write(call: CallApi, params: dict[str, Any]) -> None:
-    """Write one line, cut at 4,096 characters."""
+    """Write one line, cut at 4,096 characters, if the manifest's `monitoring` lets it through."""
     level = _LEVELS.get(str(params.get("level", "info")).lower(), logging.INFO)
+    wanted = call.record.described().monitoring
+    if not wanted.enable_logging or level < _LEVELS[wanted.log_level.lower()]:
+        return
     log = logging.getLogger(f"eventcore.plugins.{call.record.slug}")
-    log.log(level, "%s", str(params.get("message", ""))[:_MAX_LINE])
+    line = str(params.get("message", ""))[:_MAX_LINE]
+    # Which levels count is for the manifest to say, line by line; what handlers show is for the host.
+    log.handle(log.makeRecord(log.name, level, "", 0, "%s", (line,), None))

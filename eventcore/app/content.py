@@ -12,6 +12,7 @@ from eventcore.home.layout import Home
 from eventcore.kernel.errors import EventCoreError
 from eventcore.kernel.names import slug
 from eventcore.kernel.settings import HookSettings, WorkflowSettings
+from eventcore.plugins.manifest_index import ManifestIndex
 
 log = logging.getLogger("eventcore")
 
@@ -35,13 +36,16 @@ async def fill(engine: Engine, home: Home | None, *, quiet: bool) -> None:
 
 def _discover_plugins(engine: Engine, home: Home | None, catalogue: Path) -> None:
     roots: list[tuple[str, Path]] = []
+    registry = engine.plugins.registry
+    registry.index = ManifestIndex(home.state / "manifests.json" if home is not None else None)
     if home is not None:
         roots.append(("home", home.plugins))
         roots += [(folder, home.root / folder) for folder in engine.settings.plugins.search]
     roots.append(("catalogue", catalogue / "plugins"))
     for origin, root in roots:
         for found in find_plugins([root]):
-            engine.plugins.registry.discover(found.folder, found.file, found.category, origin, found.problem)
+            registry.discover(found.folder, found.file, found.category, origin, found.problem)
+    registry.index.save()
 
 
 def _define_workflows(engine: Engine, home: Home | None, catalogue: Path, chosen: WorkflowSettings) -> None:

@@ -87,7 +87,7 @@ class Lifecycle:
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
                 record.granted = _granted(row, record)
-            if record.manifest is not None and record.state not in _AT_REST and (row or record.slug in wanted):
+            if (row or record.slug in wanted) and record.state not in _AT_REST and record.manifest is not None:
                 await self._restore_one(record, row, quiet)
         self._note_missing(states)
 
@@ -106,7 +106,7 @@ class Lifecycle:
             if row is None:
                 await self.enable(record, context)
                 return
-            record.content_hash = hash_folder(record.path)
+            record.content_hash = hash_folder(record.folder)
             if row.content_hash == record.content_hash and row.raw_registered:
                 record.registered = decode(row.raw_registered)["registered"]
             self._requirements.check(record.described())
@@ -162,7 +162,7 @@ class Lifecycle:
         await self._check_settings(record, before, context)
         try:
             self._requirements.check(record.described())
-            found = hash_folder(record.path)
+            found = hash_folder(record.folder)
             if found != record.content_hash:
                 record.content_hash, record.registered = found, None  # other code registers other things
             await self._register(record)

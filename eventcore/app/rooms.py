@@ -121,6 +121,7 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         metrics=metrics,
         starter=launcher,
         timeout=base.settings.plugins.timeout,
+        start_timeout=base.settings.plugins.start_timeout,
         configuration=Configuration(base.settings.plugins.settings, base.secrets, base.environ),
         rules=SandboxRules(base.settings.sandbox, base.home.state / "data" if base.home else None, supervisor.machine),
     )
@@ -205,6 +206,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         tenant=base.tenant,
         grants=base.settings.plugins.grants,
         requirements=requirements,
+        stop_timeout=said.plugins.stop_timeout,
         changed=runner.intents_changed,
     )
     return Plugins(

@@ -144,6 +144,20 @@ class PluginSettings(Section):
         description="Time limit of a plugin call whose manifest sets none. Seconds.",
         examples=[10],
     )
+    start_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long importing a plugin and its `initialize` may take. Seconds.",
+        examples=[120],
+    )
+    stop_timeout: float = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        description="How long the calls of a plugin that is stopped, and then its `cleanup`, may take. Seconds.",
+        examples=[30],
+    )
     emit_rate: float = Field(
         default=1000.0,
         gt=0,

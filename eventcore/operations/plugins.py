@@ -99,4 +99,10 @@ async def run(
     if user is not None or roles is not None:
         context = caller(f"user:{user or 'anonymous'}", ["user"] if roles is None else roles, engine.tenant)
     done = await engine.plugins.calls.run(intent, params or {}, context or engine.bus.context(), timeout=timeout)
-    return {"result": done.result, "plugin": done.provider, "stdout": done.stdout, "stderr": done.stderr}
+    return {
+        "result": done.result,
+        "plugin": done.provider,
+        "instead_of": done.instead_of,
+        "stdout": done.stdout,
+        "stderr": done.stderr,
+    }

@@ -29,7 +29,6 @@ from eventcore.plugins.sandbox.supervisor import Supervisor
 
 log = logging.getLogger("eventcore.plugins")
 
-_LOAD_TIMEOUT = 30.0
 #: States in which a plugin stays until somebody enables it.
 _AT_REST = frozenset({"disabled", "installed"})
 
@@ -53,12 +52,13 @@ class Lifecycle:
         tenant: str,
         grants: Mapping[str, Sequence[str]],
         requirements: Requirements,
+        stop_timeout: float,
         changed: Callable[[], None],
     ) -> None:
         self._registry, self._supervisor, self._calls, self._services = registry, supervisor, calls, services
         self._hooks, self._bus, self._store, self._clock, self._ids = hooks, bus, store, clock, ids
         self._metrics, self._tenant, self._grants, self._changed = metrics, tenant, grants, changed
-        self._requirements = requirements
+        self._requirements, self._stop_timeout = requirements, stop_timeout
         self._connections = Connections(registry, supervisor, calls, services, hooks, bus)
         hooks.room.owners.append(self._health_changed)
         self._locks: dict[str, anyio.Lock] = {}
@@ -202,7 +202,7 @@ class Lifecycle:
                 return
             before = record.state
             self._unregister(record)
-            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            await self._stop(record)
             record.state, record.reason, record.since = "disabled", reason, self._clock.now()
             await self._note(record, "plugin_disabled", before, context)
             self._changed()
@@ -260,7 +260,7 @@ class Lifecycle:
         """Hold a plugin still: nothing calls it, its worker has ended after `cleanup`, and nobody changes its state."""
         async with self._lock(record):
             self._unregister(record)
-            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            await self._stop(record)
             yield
 
     async def purge(self, record: PluginRecord) -> Batch:
@@ -300,13 +300,19 @@ class Lifecycle:
         self._connections.cut(record)
         self._hooks.room.breaker.forget(record.slug)
 
+    async def _stop(self, record: PluginRecord) -> None:
+        """End the plugin's worker after its `cleanup`; one that takes too long is killed."""
+        await self._supervisor.stop(record.slug, tenant=self._tenant, grace=self._stop_timeout)
+
     async def _load(self, record: PluginRecord) -> dict[str, Any]:
         try:
-            return await self._supervisor.registered(self._calls.spec(record, self._tenant), timeout=_LOAD_TIMEOUT)
+            return await self._supervisor.registered(
+                self._calls.spec(record, self._tenant), timeout=self._calls.start_timeout
+            )
         except PluginFailed as error:
             module = record.described().entry_file
             self._metrics.count("plugin_import_error_total", plugin=record.slug, module=module, error=error.kind)
-            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            await self._stop(record)
             raise
 
     # -- recording ---------------------------------------------------------------------------------------------------

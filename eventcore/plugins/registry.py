@@ -214,6 +214,16 @@ class PluginRegistry:
         record = self.find(intent)
         return record if record is not None and record.enabled else None
 
+    def declared(self, intent: str) -> PluginRecord | None:
+        """The plugin, in whatever state, whose manifest says that it answers an intent; None: no plugin does.
+
+        Of several it is one that has been in use, if there is such a one.
+        """
+        if (owner := self._intents.get(intent)) is not None:
+            return self.records.get(owner)
+        found = [one for one in self if one.manifest is not None and intent in one.manifest.answers]
+        return min(found, key=lambda one: one.state == "discovered", default=None) or self.find(intent)
+
     def intents(self) -> list[str]:
         """Every intent that somebody answers."""
         return sorted({*self.host, *self._intents})

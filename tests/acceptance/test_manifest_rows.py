@@ -286,3 +286,47 @@ def test_validate_strictly(quick: QuickHome) -> None:
     code, words = validate(quick, "tidy", "--strict")
     assert code == 0, words
     assert "1 plugin checked" in words
+
+
+@pytest.mark.req("C37")
+def test_schemas_stand_before_and_after_each_call(quick: QuickHome) -> None:
+    code = "def run(params):\n    print('RAN')\n    return {'left': params.get('give')}\n"
+    takes = {"properties": {"max_tokens": {"type": "integer", "minimum": 1}}}
+    gives = {"properties": {"left": {"type": "integer"}}, "required": ["left"]}
+    quick.plugin("strict", code, input_schema=takes, output_schema=gives)
+    quick.run("plugins", "enable", "strict")
+    refused = quick.run("run", "strict", "--params", '{"max_tokens": -1}')
+    assert refused.returncode == 2
+    assert "max_tokens" in refused.stderr
+    assert "RAN" not in refused.stderr
+    assert quick.run("run", "strict", "--params", '{"give": 3}').returncode == 0
+    assert quick.run("run", "strict", "--params", '{"give": "three"}').returncode == 1
+    errors = [event["data"]["message"] for event in quick.json("events", "list", "--type", "plugin_error")]
+    assert any("output_schema" in message for message in errors)
+    quick.plugin("emitter", GREET, events={"emits": ["workflow_started"]})
+    code_, words = validate(quick, "emitter")
+    assert code_ == 1
+    assert "only the host emits" in words
+
+
+@pytest.mark.req("D7")
+def test_a_fallback_answers_and_says_so(quick: QuickHome) -> None:
+    quick.plugin("simple", GREET, intent="hello_simple")
+    quick.plugin(
+        "world", "def run(params):\n    raise RuntimeError('broken')", intent="hello_world", fallback="hello_simple"
+    )
+    for slug in ("simple", "world"):
+        quick.run("plugins", "enable", slug)
+    answered = quick.run("run", "hello_world", "--json")
+    assert answered.returncode == 0
+    assert json.loads(answered.stdout) == {"result": {"said": "hello_world"}, "plugin": "simple", "instead_of": "world"}
+    assert "simple answered in the place of world" in answered.stderr
+    [error] = quick.json("events", "list", "--type", "plugin_error")
+    assert error["data"]["plugin"] == "world"
+    [called] = quick.json("events", "list", "--type", "plugin_called")
+    assert (called["data"]["plugin"], called["data"]["instead_of"]) == ("simple", "world")
+
+    quick.run("plugins", "disable", "world")
+    assert quick.json("run", "hello_world")["instead_of"] == "world"
+    quick.run("plugins", "disable", "simple")
+    assert "disabled" in quick.run("run", "hello_world").stderr

@@ -13,13 +13,18 @@ from eventcore.home.layout import Home
 from eventcore.kernel.errors import EventCoreError
 from eventcore.kernel.names import slug
 from eventcore.kernel.settings import HookSettings, PluginSettings, WorkflowSettings
+from eventcore.plugins.manifest_index import ManifestIndex
 from eventcore.plugins.registry import PluginRegistry
 
 log = logging.getLogger("eventcore")
 
 
-async def fill(engine: Engine, home: Home | None) -> None:
-    """Read what the home and the catalogue hold, and bring it into the state it was left in."""
+async def fill(engine: Engine, home: Home | None, *, quiet: bool) -> None:
+    """Read what the home and the catalogue hold, and bring it into the state it was left in.
+
+    Args:
+        quiet: the engine only looks.
+    """
     catalogue = catalogue_root()
     settings = engine.settings
     for done in await engine.plugins.packages.restore(await engine.store.packages(engine.tenant)):
@@ -29,7 +34,7 @@ async def fill(engine: Engine, home: Home | None) -> None:
     engine.plugins.finder = find
     _define_workflows(engine, home, catalogue, settings.workflows)
     engine.plugins.calls.configuration.restore(await engine.store.plugin_settings(engine.tenant))
-    await engine.plugins.lifecycle.restore(settings.plugins.enabled)
+    await engine.plugins.lifecycle.restore(settings.plugins.enabled, quiet=quiet)
     _load_hooks(engine, home, catalogue, settings.hooks)
 
 
@@ -37,10 +42,12 @@ def _discover_plugins(registry: PluginRegistry, settings: PluginSettings, home: 
     roots: list[tuple[str, Path]] = [("home", home.plugins)] if home is not None else []
     # Without a home, folders to search are relative to the folder that the program runs in.
     roots += [(folder, home.root / folder if home else Path(folder)) for folder in settings.search]
+    registry.index = ManifestIndex(home.state / "manifests.json" if home is not None else None)
     roots.append(("catalogue", catalogue / "plugins"))
     for origin, root in roots:
         for found in find_plugins([root]):
             registry.discover(found.folder, found.file, found.category, origin, found.problem)
+    registry.index.save()
 
 
 def _define_workflows(engine: Engine, home: Home | None, catalogue: Path, chosen: WorkflowSettings) -> None:

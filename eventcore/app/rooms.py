@@ -25,11 +25,13 @@ from eventcore.plugins.calls import Calls
 from eventcore.plugins.configuration import Configuration
 from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.debugging import Debugging
+from eventcore.plugins.dependencies import Requirements
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.health import Health
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.logbook import Logbook
+from eventcore.plugins.metering import Metered
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRegistry
@@ -67,6 +69,13 @@ class Base:
 
     def __post_init__(self) -> None:
         self.logbook = Logbook(self.home.state / "logs" if self.home else None)
+
+    registry: PluginRegistry = field(default_factory=PluginRegistry)
+
+    @property
+    def metered(self) -> Metrics:
+        """The metrics for rooms that measure plugins."""
+        return Metered(self.metrics, self.registry)
 
     @property
     def environ(self) -> Mapping[str, str]:
@@ -111,9 +120,9 @@ def make_bus(base: Base) -> Bus:
 
 
 def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher) -> Calls:
-    clock, ids, metrics = base.clock, base.ids, base.metrics
+    clock, ids, metrics = base.clock, base.ids, base.metered
     return Calls(
-        registry=PluginRegistry(),
+        registry=base.registry,
         supervisor=supervisor,
         services=_services(base, bus, launcher),
         bus=bus,
@@ -122,6 +131,7 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         metrics=metrics,
         starter=launcher,
         timeout=base.settings.plugins.timeout,
+        start_timeout=base.settings.plugins.start_timeout,
         configuration=Configuration(base.settings.plugins.settings, base.secrets, base.environ),
         secrets=base.secrets,
         rules=_sandbox_rules(base, supervisor),
@@ -139,7 +149,7 @@ def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:
         store=base.store,
         clock=base.clock,
         ids=base.ids,
-        metrics=base.metrics,
+        metrics=base.metered,
         starter=launcher,
         table={**standard(), **logs.table(base.logbook)},
     )
@@ -196,6 +206,8 @@ def make_workflows(
 
 
 def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner) -> Plugins:
+    said = base.settings
+    requirements = Requirements(calls.registry, __version__, said.services.names, said.apis.names)
     lifecycle = Lifecycle(
         registry=calls.registry,
         supervisor=supervisor,
@@ -206,9 +218,11 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         store=base.store,
         clock=base.clock,
         ids=base.ids,
-        metrics=base.metrics,
+        metrics=base.metered,
         tenant=base.tenant,
         grants=base.settings.plugins.grants,
+        requirements=requirements,
+        stop_timeout=said.plugins.stop_timeout,
         changed=runner.intents_changed,
     )
     return Plugins(
@@ -216,7 +230,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         calls=calls,
         lifecycle=lifecycle,
         configuring=Configuring(calls=calls, commit=bus.commit, clock=base.clock, ids=base.ids, tenant=base.tenant),
-        packages=_packages(base, bus, calls, lifecycle),
+        packages=_packages(base, bus, calls, lifecycle, requirements),
         context=bus.context,
         changed=runner.intents_changed,
         debugging=Debugging(calls, supervisor),
@@ -226,12 +240,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
     )
 
 
-def make_archive(base: Base) -> Archive:
-    kept = base.settings.history.model_dump() | {"keep_runs": base.settings.workflows.keep_runs}
-    return Archive(store=base.store, clock=base.clock, metrics=base.metrics, **kept)
-
-
-def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle) -> Packages:
+def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle, requirements: Requirements) -> Packages:
     home = base.home
     return Packages(
         transit=Transit(home.plugins, home.state / "data") if home is not None else None,
@@ -243,8 +252,13 @@ def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle) -> Packa
         ids=base.ids,
         faults=base.options.faults,
         tenant=base.tenant,
-        version=__version__,
+        requirements=requirements,
     )
+
+
+def make_archive(base: Base) -> Archive:
+    kept = base.settings.history.model_dump() | {"keep_runs": base.settings.workflows.keep_runs}
+    return Archive(store=base.store, clock=base.clock, metrics=base.metrics, **kept)
 
 
 def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:
@@ -252,7 +266,7 @@ def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:
     hooks = Hooks(
         bus=bus,
         clock=base.clock,
-        metrics=base.metrics,
+        metrics=base.metered,
         timeouts=chosen.timeouts,
         budgets=chosen.budgets,
         keep_denied=chosen.keep_denied_payloads,

@@ -71,7 +71,7 @@ async def open_engine(options: Options, stack: AsyncExitStack) -> Engine:
     secrets, tenant = make_secrets(options, settings, home), options.tenant or settings.engine.tenant
     base = Base(options, settings, home, store, metrics, secrets, ids, tenant, owner=ids.new())
     engine = await _assemble(base, stack, alone)
-    await fill(engine, home)
+    await fill(engine, home, quiet=options.quiet)
     if options.quiet:
         return engine
     await engine.runner.recover(alone=alone)

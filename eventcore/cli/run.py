@@ -44,8 +44,11 @@ def command(
     for text in filter(None, (done.get("stdout"), done.get("stderr"))):
         click.echo(clean(text, lines=True).rstrip("\n"), err=True)
     result = done["result"]
+    stood_in = {"instead_of": done["instead_of"]} if done.get("instead_of") else {}
+    if stood_in:
+        click.echo(f"{clean(done['plugin'])} answered in the place of {clean(done['instead_of'])}", err=True)
     if as_json:
-        print_json({"result": result, "plugin": done["plugin"]})
+        print_json({"result": result, "plugin": done["plugin"], **stood_in})
     else:
         click.echo(clean(result, lines=True) if isinstance(result, str) else pretty(result))
     if isinstance(result, dict) and result.get("success") is False:

@@ -105,6 +105,7 @@ class Invocation:
         effects: staged changes (emits, memory, workflow starts) that the caller commits together with the outcome.
         guards: guards that those effects need.
         stdout, stderr: what the handler printed, capped.
+        instead_of: the plugin that should have answered and could not, if another did in its place.
     """
 
     result: Any
@@ -113,6 +114,7 @@ class Invocation:
     guards: tuple[Guard, ...] = ()
     stdout: str = ""
     stderr: str = ""
+    instead_of: str | None = None
 
 
 class Invoker(Protocol):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import InvalidName
@@ -131,6 +131,20 @@ class PluginSettings(Section):
         le=86_400,
         description="Time limit of a plugin call whose manifest sets none. Seconds.",
         examples=[10],
+    )
+    start_timeout: float = Field(
+        default=30.0,
+        gt=0,
+        le=3600,
+        description="How long importing a plugin and its `initialize` may take. Seconds.",
+        examples=[120],
+    )
+    stop_timeout: float = Field(
+        default=5.0,
+        gt=0,
+        le=3600,
+        description="How long the calls of a plugin that is stopped, and then its `cleanup`, may take. Seconds.",
+        examples=[30],
     )
     emit_rate: float = Field(
         default=1000.0,
@@ -307,6 +321,18 @@ class SecretSettings(Section):
     )
 
 
+class NamedTables(Section):
+    """Tables of the operator's own names, each with whatever it needs."""
+
+    model_config = ConfigDict(extra="allow")
+    __pydantic_extra__: dict[str, dict[str, Any]] = Field(init=False)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The names there are."""
+        return frozenset(self.model_extra or ())
+
+
 class Settings(Section):
     """All of `eventcore.toml`. Every table and every key may be left out."""
 
@@ -322,6 +348,12 @@ class Settings(Section):
     databases: DatabaseSettings = Field(default=DatabaseSettings(), description="Databases that plugins reach.")
     memory: MemorySettings = Field(default=MemorySettings(), description="What is remembered, and how it is found.")
     history: HistorySettings = Field(default=HistorySettings(), description="How much of the past is kept.")
+    services: NamedTables = Field(
+        default=NamedTables(), description="Services that plugins may need (`system_services`), such as postgres."
+    )
+    apis: NamedTables = Field(
+        default=NamedTables(), description="APIs that plugins may need (`dependencies.external_apis`), by name."
+    )
     secrets: SecretSettings = Field(default=SecretSettings(), description="Where secrets are read from.")
 
     @classmethod

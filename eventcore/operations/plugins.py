@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from eventcore.engine import Engine
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidInput, SandboxUnavailable
 from eventcore.kernel.outside import PluginScope
+from eventcore.operations.plugin_use import use_of
 from eventcore.operations.shapes import instant, plugin_row
 from eventcore.plugins.dependencies import needed_by
 from eventcore.plugins.outside.reach import reach_in_words
@@ -50,6 +52,11 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "granted": sorted(str(permission) for permission in record.granted),
         "registered": record.registered,
         "content_hash": record.content_hash,
+        "package": asdict(package) if (package := engine.plugins.packages.installed(record.slug)) else None,
+        "worker": "running" if engine.plugins.lifecycle.running(record) else "none",
+        "ui": _ui(record),
+        "settings": [one.as_dict() for one in engine.plugins.configuring.show(record)] if record.manifest else [],
+        "calls": await use_of(engine, record.slug),
         "needed_by": needed_by(record.slug, engine.plugins.registry),
         "sandbox": await _sandbox(engine, record) if record.manifest else None,
         "reach": reach(engine, record) if record.manifest else None,
@@ -64,6 +71,13 @@ def reach(engine: Engine, record: PluginRecord) -> dict[str, str]:
         return reach_in_words(record.described(), record.granted, scope, engine.settings.http)
     except InvalidInput as error:
         return {"wrong": str(error)}
+
+
+def _ui(record: PluginRecord) -> str | None:
+    """Whether its `ui.py` may be shown; that takes the operator's trust as well, who gives it in the Control Room."""
+    if record.manifest is None or not (record.path / "ui.py").is_file():
+        return None
+    return f"{'trusted' if record.manifest.trusted_ui else 'not trusted'} by manifest, not by operator"
 
 
 async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:
@@ -98,4 +112,10 @@ async def run(
         context = caller(f"user:{user or 'anonymous'}", ["user"] if roles is None else roles, engine.tenant)
     context = context or engine.bus.context()
     done = await engine.plugins.calls.run(intent, params or {}, context, timeout=timeout, remember=True)
-    return {"result": done.result, "plugin": done.provider, "stdout": done.stdout, "stderr": done.stderr}
+    return {
+        "result": done.result,
+        "plugin": done.provider,
+        "instead_of": done.instead_of,
+        "stdout": done.stdout,
+        "stderr": done.stderr,
+    }

@@ -55,7 +55,12 @@ class SandboxRules:
         machine = await self._machine()
         if machine is None:
             return {"level": "none", "limits": []}
-        return {"level": machine.level, "limits": limits(self.allowance(record), machine, seconds)}
+        sources = _sources(record, self._settings)
+        rows = limits(self.allowance(record), machine, seconds)
+        return {
+            "level": machine.level,
+            "limits": [{**row, "source": sources.get(row["limit"], "eventcore")} for row in rows],
+        }
 
 
 def allowance(
@@ -125,6 +130,19 @@ def _granted_folders(record: PluginRecord, key: str, names: tuple[str, ...], dat
             raise InvalidInput(f"{name!r} {wrong}", hint=f"it stands in [plugins.scopes.{record.slug}] {key}")
         found.append(str(place))
     return tuple(found)
+
+
+def _sources(record: PluginRecord, settings: SandboxSettings) -> dict[str, str]:
+    """Who says what a limit is: the manifest where it asks for less than the settings give."""
+    asked = record.described().limits
+    lower = {
+        "time": asked.timeout_seconds is not None,
+        "memory": asked.memory_mb is not None and asked.memory_mb <= settings.memory_mb,
+        "cpu": asked.cpu_percent is not None and asked.cpu_percent <= (settings.cpu_percent or asked.cpu_percent),
+        "threads": False,
+        "disk": False,
+    }
+    return {name: "manifest" if manifest else "settings" for name, manifest in lower.items()}
 
 
 def _lower(wanted: float | None, given: float) -> float:

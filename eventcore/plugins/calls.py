@@ -33,11 +33,12 @@ from eventcore.plugins.bodies import call_body, direct_call
 from eventcore.plugins.chaining import chain, reports_failure
 from eventcore.plugins.cleaning import for_caller, without_secrets
 from eventcore.plugins.configuration import Configuration
+from eventcore.plugins.fallback import instead_of, stand_in
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
-from eventcore.plugins.sandbox.spec import WorkerSpec
+from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
 
 log = logging.getLogger("eventcore.plugins")
@@ -63,6 +64,7 @@ class Calls:
         metrics: Metrics,
         starter: WorkflowStarter,
         timeout: float,
+        start_timeout: float,
         configuration: Configuration,
         secrets: MaskingSecrets,
         rules: SandboxRules,
@@ -73,6 +75,7 @@ class Calls:
         self.rules = rules
         #: Where results are remembered; set where the engine is put together.
         self.memories: Memories | None = None
+        self.start_timeout = start_timeout
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
@@ -169,6 +172,8 @@ class Calls:
             "params": params,
             "result": done.result,
         }
+        if done.instead_of is not None:
+            data["instead_of"] = done.instead_of
         if len(encode(data)) > MAX_PAYLOAD:
             data["params"] = data["result"] = "(too large to record)"
         source = f"/plugins/{done.provider}"
@@ -201,25 +206,18 @@ class Calls:
         Raises:
             UnknownIntent: nobody. AccessDenied: the roles do not suffice; recorded.
         """
-        target = self.registry.answering(intent)
+        target = self.registry.answering(intent) or stand_in(self.registry, self.registry.declared(intent))
         if target is None:
             raise self._unknown(intent)
         await roles.check(target, intent, context, self.services.refusals)
         return target
 
     def _unknown(self, intent: str) -> UnknownIntent:
-        record = self.registry.find(intent)
-        if record is not None:
+        if (record := self.registry.declared(intent)) is not None:
             return UnknownIntent(
                 f"{record.slug} answers {intent!r} but is {record.state}",
                 hint=record.reason or f"eventcore plugins enable {record.slug}",
             )
-        for other in self.registry:
-            if other.manifest is not None and intent in other.manifest.intents:
-                return UnknownIntent(
-                    f"{other.slug} answers {intent!r} but is {other.state}",
-                    hint=f"eventcore plugins enable {other.slug}",
-                )
         near = did_you_mean(intent, self.registry.intents())
         return UnknownIntent(f"nobody answers the intent {intent!r}{near}", hint="eventcore plugins list")
 
@@ -243,7 +241,14 @@ class Calls:
                 done = await self._call_plugin(target, params, body, context, timeout)
         except PluginFailed as error:
             self._metrics.count("plugin_failures_total", plugin=provider, reason=error.code)
-            raise without_secrets(error, self._secrets) from None
+            without_secrets(error, self._secrets)
+            other = stand_in(self.registry, target)
+            if other is None or "instead_of" in metadata:
+                raise error from None
+            await self._record_failure(target, intent, error, context, self._clock.monotonic() - began)
+            await self.target(_provider(other), context)  # its roles count as well
+            return await self._call(other, intent, params, context, {**metadata, "instead_of": provider}, timeout)
+        done.instead_of = instead_of(self.registry, intent, done.provider)
         if reports_failure(done.result):
             self._metrics.count("plugin_failures_total", plugin=provider, reason="reported")
         self._metrics.observe("plugin_execution_seconds", self._clock.monotonic() - began, plugin=provider)
@@ -330,6 +335,7 @@ class Calls:
                 tenant=tenant,
                 allow=self.rules.allowance(record),
                 version=record.content_hash or "",
+                limits=WorkerLimits(load=self.start_timeout),
             )
         return found
 

@@ -11,6 +11,7 @@ What comes of them is checked against `config_schema`.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ class Configuration:
         """
         found = self._layered(record)
         values = {key: self._looked_up(record.slug, key, value) for key, (value, _) in found.items()}
+        if not record.described().config_schema:
+            return values
         if wrong := self._schema(record).wrong(values):
             raise InvalidInput(
                 f"the settings of {record.slug} are not right: {'; '.join(_masked(record, wrong, values))}",
@@ -162,12 +165,12 @@ class Configuration:
         """Key -> (value, source). Keys of the environment are those that another layer or the schema has."""
         slug, rules = record.slug, _rules(record)
         found: dict[str, tuple[Any, str]] = {}
-        layers: list[tuple[str, Mapping[str, Any]]] = [
+        layers: tuple[tuple[str, Mapping[str, Any]], ...] = (
             ("default", {key: rule["default"] for key, rule in rules.items() if "default" in rule}),
             (DEFAULTS_FILE, self._file(record)),
             ("eventcore.toml", self._declared.get(slug, {})),
             ("set", self._stored.get(slug, {})),
-        ]
+        )
         for source, layer in layers:
             found.update((key, (value, source)) for key, value in layer.items())
         for key in {*rules, *found}:
@@ -182,15 +185,15 @@ class Configuration:
         Raises:
             InvalidInput: it is no table, or cannot be read.
         """
-        path = Path(record.folder, DEFAULTS_FILE)
+        path = f"{record.folder}/{DEFAULTS_FILE}"
         try:
-            status = path.stat()
+            status = os.stat(path)
         except OSError:
             return {}
         mark = (status.st_mtime_ns, status.st_size)
         kept = self._files.get(record.slug)
         if kept is None or kept[0] != mark:
-            kept = self._files[record.slug] = (mark, read_defaults(path))
+            kept = self._files[record.slug] = (mark, read_defaults(Path(path)))
         return kept[1]
 
     def _schema(self, record: PluginRecord) -> Schema:

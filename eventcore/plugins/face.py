@@ -184,7 +184,7 @@ class Plugins:
         if not self._on_demand or self.registry.answering(intent) is not None:
             return
         for record in self.registry:
-            names = (record.slug, *record.manifest.intents) if record.manifest else ()
+            names = (record.slug, *record.manifest.answers) if record.manifest else ()
             if intent in names and record.origin == "catalogue" and record.state == "discovered":
                 await self.lifecycle.enable(record, self._context())
                 return

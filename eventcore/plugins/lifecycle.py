@@ -21,6 +21,7 @@ from eventcore.kernel.records import Audit, Batch, PluginState
 from eventcore.plugins import grants
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.connections import Connections
+from eventcore.plugins.dependencies import Requirements, is_lacking
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.permissions import PluginPermission
@@ -29,7 +30,6 @@ from eventcore.plugins.sandbox.supervisor import Supervisor
 
 log = logging.getLogger("eventcore.plugins")
 
-_LOAD_TIMEOUT = 30.0
 #: Calls that run with a right the kernel gave them, and that was taken away, have so many seconds to end.
 _REVOKE_GRACE = 1.0
 _CHANGED = "plugin_permissions_changed"
@@ -55,6 +55,8 @@ class Lifecycle:
         metrics: Metrics,
         tenant: str,
         grants: Mapping[str, Sequence[str]],
+        requirements: Requirements,
+        stop_timeout: float,
         changed: Callable[[], None],
     ) -> None:
         self._registry, self._supervisor, self._calls, self._services = registry, supervisor, calls, services
@@ -62,16 +64,21 @@ class Lifecycle:
         self._metrics, self._tenant, self._grants = metrics, tenant, grants
         #: Called when a plugin comes or goes, or is granted other permissions.
         self.watchers: list[Callable[[], None]] = [changed]
+        self._requirements, self._stop_timeout = requirements, stop_timeout
         self._connections = Connections(registry, supervisor, calls, services, hooks, bus)
         hooks.room.owners.append(self._health_changed)
         self._locks: dict[str, anyio.Lock] = {}
 
     # -- opening -----------------------------------------------------------------------------------------------------
 
-    async def restore(self, enabled: Iterable[str]) -> None:
+    async def restore(self, enabled: Iterable[str], *, quiet: bool = False) -> None:
         """Bring every plugin into the state it was left in; those never seen before, into the one settings name.
 
         A plugin that cannot be enabled is left `failed` with the reason; it never keeps the engine from opening.
+
+        Args:
+            quiet: the engine only looks: plugins that start with the host are not started, and nothing is recorded of
+                how those fare that were enabled before.
         """
         states = {row.plugin: row for row in await self._store.plugin_states(self._tenant)}
         wanted = set(enabled)
@@ -86,8 +93,8 @@ class Lifecycle:
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
                 self._decided(record, grants.stored(row, record))
-            if record.manifest is not None and record.state not in _AT_REST and (row or record.slug in wanted):
-                await self._restore_one(record, row)
+            if (row or record.slug in wanted) and record.state not in _AT_REST and record.manifest is not None:
+                await self._restore_one(record, row, quiet)
         self._note_missing(states)
 
     def _note_missing(self, states: Mapping[str, PluginState]) -> None:
@@ -99,23 +106,44 @@ class Lifecycle:
                 record = PluginRecord(slug, "", "missing", problems=problems, state="failed", reason=reason)
                 self._registry.records[slug] = record
 
-    async def _restore_one(self, record: PluginRecord, row: PluginState | None) -> None:
+    async def _restore_one(self, record: PluginRecord, row: PluginState | None, quiet: bool) -> None:
+        context = CallContext(tenant=self._tenant, actor="system")
         try:
             if row is None:
-                await self.enable(record, CallContext(tenant=self._tenant, actor="system"))
+                await self.enable(record, context)
                 return
-            record.content_hash = hash_folder(record.path)
+            record.content_hash = hash_folder(record.folder)
             if row.content_hash == record.content_hash and row.raw_registered:
                 record.registered = decode(row.raw_registered)["registered"]
-            await self._register(record)
-            if row.state == "degraded":
-                # Still degraded, and tried again after the usual time: a restart does not mend a plugin.
-                self._hooks.room.breaker.trip(record.slug, self._clock.monotonic())
-                return
-            record.state, record.reason = "enabled", None
+            self._requirements.check(record.described())
+            await self._register(record, start=not quiet)
+            await self._resume(record, row, context, quiet)
         except EventCoreError as error:
-            record.state, record.reason = "failed", str(error)
             log.warning("%s is not enabled: %s", record.slug, error)
+            if row is None:
+                return  # `enable` has said so
+            record.reason = str(error)
+            await self._move(record, "failed", context, quiet=quiet, error=error.as_dict())
+
+    async def _resume(self, record: PluginRecord, row: PluginState, context: CallContext, quiet: bool) -> None:
+        """A plugin whose code was loaded before and is fine: on with it, in the state that it is in now."""
+        lacking = self._requirements.lacking(record.described())
+        if lacking is not None:
+            record.reason = lacking
+            await self._move(record, "degraded", context, quiet=quiet)
+        elif row.state == "degraded" and not is_lacking(row.reason):
+            # Still degraded, and tried again after the usual time: a restart does not mend a plugin.
+            self._hooks.room.breaker.trip(record.slug, self._clock.monotonic())
+        else:
+            record.reason = None
+            await self._move(record, "enabled", context, quiet=quiet)
+
+    async def _move(self, record: PluginRecord, state: str, context: CallContext, *, quiet: bool, **more: Any) -> None:
+        """Bring a plugin into a state while the engine opens; that it came from another one is recorded."""
+        before, record.state = record.state, state
+        if before != state and not quiet:
+            record.since = self._clock.now()
+            await self._note(record, f"plugin_{state}", before, context, **more)
 
     # -- verbs -------------------------------------------------------------------------------------------------------
 
@@ -139,7 +167,8 @@ class Lifecycle:
         self._decided(record, decision)
         await self._check_settings(record, before, context)
         try:
-            found = hash_folder(record.path)
+            self._requirements.check(record.described())
+            found = hash_folder(record.folder)
             if found != record.content_hash:
                 record.content_hash, record.registered = found, None  # other code registers other things
             await self._register(record)
@@ -149,11 +178,18 @@ class Lifecycle:
             raise
         record.state, record.reason, record.since = "enabled", None, self._clock.now()
         await self._note(record, "plugin_enabled", before, context)
+        await self._degrade_if_lacking(record, context)
         self._changed()
 
     def _changed(self) -> None:
         for watcher in self.watchers:
             watcher()
+
+    async def _degrade_if_lacking(self, record: PluginRecord, context: CallContext) -> None:
+        """A plugin whose services the settings do not explain runs all the same, as degraded."""
+        if (lacking := self._requirements.lacking(record.described())) is not None:
+            record.state, record.reason = "degraded", lacking
+            await self._note(record, "plugin_degraded", "enabled", context)
 
     async def _check_settings(self, record: PluginRecord, before: str, context: CallContext) -> None:
         """A plugin whose settings are not complete stays disabled: nothing is wrong with it, and the error says what
@@ -176,7 +212,7 @@ class Lifecycle:
                 return
             before = record.state
             self._unregister(record)
-            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            await self._stop(record)
             record.state, record.reason, record.since = "disabled", reason, self._clock.now()
             await self._note(record, "plugin_disabled", before, context)
             self._changed()
@@ -186,6 +222,7 @@ class Lifecycle:
         self._hooks.room.breaker.forget(record.slug)
         record.state, record.reason, record.since = "enabled", None, self._clock.now()
         await self._note(record, "plugin_enabled", "degraded", context)
+        await self._degrade_if_lacking(record, context)
 
     def _health_changed(self, owner: str, change: Change, reason: str) -> Batch | None:
         """The hooks stopped asking a plugin, or ask it again: the row to store with the event that says so."""
@@ -271,6 +308,10 @@ class Lifecycle:
         wanted = {*manifest.permissions, *manifest.optional_permissions}
         return frozenset(PluginPermission(word) for word in words) & wanted
 
+    def running(self, record: PluginRecord) -> bool:
+        """Whether a worker of the plugin is warm."""
+        return self._supervisor.alive(record.slug, self._tenant)
+
     # -- leaving -----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
@@ -278,7 +319,7 @@ class Lifecycle:
         """Hold a plugin still: nothing calls it, its worker has ended after `cleanup`, and nobody changes its state."""
         async with self._lock(record):
             self._unregister(record)
-            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            await self._stop(record)
             yield
 
     async def purge(self, record: PluginRecord) -> Batch:
@@ -297,7 +338,7 @@ class Lifecycle:
 
     # -- registering -------------------------------------------------------------------------------------------------
 
-    async def _register(self, record: PluginRecord) -> None:
+    async def _register(self, record: PluginRecord, *, start: bool = True) -> None:
         """Claim intents, load the code if it was not loaded in this version, and connect hooks, events and commands."""
         manifest = record.described()
         self._calls.forget(record)
@@ -307,7 +348,7 @@ class Lifecycle:
             if record.registered is None:
                 record.registered = await self._load(record)
             self._connections.connect(record)
-            if manifest.class_name:
+            if manifest.class_name and start:
                 await self._load(record)  # a plugin with a class starts with the host; `initialize` has work to do
         except BaseException:
             self._unregister(record)
@@ -318,13 +359,19 @@ class Lifecycle:
         self._connections.cut(record)
         self._hooks.room.breaker.forget(record.slug)
 
+    async def _stop(self, record: PluginRecord) -> None:
+        """End the plugin's worker after its `cleanup`; one that takes too long is killed."""
+        await self._supervisor.stop(record.slug, tenant=self._tenant, grace=self._stop_timeout)
+
     async def _load(self, record: PluginRecord) -> dict[str, Any]:
         try:
-            return await self._supervisor.registered(self._calls.spec(record, self._tenant), timeout=_LOAD_TIMEOUT)
+            return await self._supervisor.registered(
+                self._calls.spec(record, self._tenant), timeout=self._calls.start_timeout
+            )
         except PluginFailed as error:
             module = record.described().entry_file
             self._metrics.count("plugin_import_error_total", plugin=record.slug, module=module, error=error.kind)
-            await self._supervisor.stop(record.slug, tenant=self._tenant)
+            await self._stop(record)
             raise
 
     # -- recording ---------------------------------------------------------------------------------------------------

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import stat
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,9 +18,12 @@ from eventcore.bus.calling import AsyncHandler, as_async, never_waits
 from eventcore.kernel.errors import InvalidInput, InvalidManifest, NotFound, PluginTimeout, Problem
 from eventcore.kernel.names import did_you_mean, slug
 from eventcore.plugins.manifest import PluginManifest, read_manifest
+from eventcore.plugins.manifest_index import ManifestIndex
 from eventcore.plugins.permissions import PluginPermission
 
 _HASHED_BYTES = 64 * 1024 * 1024
+#: A regular file up to this size is read with one call.
+_AT_ONCE = 256 * 1024
 _NOT_CODE = frozenset({"__pycache__", ".git", ".venv", "tests"})
 
 
@@ -51,6 +56,33 @@ class PluginRecord:
     denied: frozenset[PluginPermission] = frozenset()
     registered: dict[str, Any] | None = None
     content_hash: str | None = None
+    #: The manifest's file and the category it lies in, until the manifest is read.
+    unread: tuple[str, str | None] | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        """The manifest of a plugin that was found good before is read when it is first asked for."""
+        if name != "manifest" or self.unread is None:
+            raise AttributeError(name)
+        (file, category), self.unread = self.unread, None
+        self.manifest = None
+        try:
+            found = read_manifest(file, category=category)
+            if found.slug != self.slug:
+                raise InvalidManifest(
+                    [Problem(file, None, "name", f"is another since the home was opened: {found.slug}")]
+                )
+            self.manifest = found
+        except InvalidManifest as error:
+            self.problems = tuple(error.problems)
+            self.state, self.reason = "failed", str(error.problems[0])
+        return self.manifest
+
+    @classmethod
+    def known(cls, slug: str, folder: str, origin: str, file: str, category: str | None) -> PluginRecord:
+        """A record whose manifest is read when it is asked for."""
+        record = cls(slug, folder, origin, unread=(file, category))
+        del record.manifest
+        return record
 
     @property
     def path(self) -> Path:
@@ -114,6 +146,7 @@ class PluginRegistry:
     """All records by slug; intents of the enabled ones; the embedder's own intents."""
 
     records: dict[str, PluginRecord] = field(default_factory=dict)
+    index: ManifestIndex = field(default_factory=ManifestIndex)
     host: dict[str, HostIntent] = field(default_factory=dict)
     _intents: dict[str, str] = field(default_factory=dict)
 
@@ -128,7 +161,10 @@ class PluginRegistry:
         The first of several with the same slug wins, in the order of discovery (home before catalogue), and the later
         one of the same origin is kept as failed, naming both: within one place it is a mistake.
         """
-        record = _record(folder, manifest, category, origin, problem)
+        if problem is None and (known := self.index.slug(manifest)) is not None:
+            record = PluginRecord.known(known, folder, origin, manifest, category)
+        else:
+            record = self._read(folder, manifest, category, origin, problem)
         other = self.records.get(record.slug)
         if other is None:
             self.records[record.slug] = record
@@ -137,6 +173,18 @@ class PluginRegistry:
             clash = PluginRecord(f"{record.slug} ({folder})", folder, origin, state="failed", reason=message)
             clash.problems = (Problem(manifest, None, "name", message),)
             self.records[clash.slug] = clash
+
+    def _read(
+        self, folder: str, manifest: str, category: str | None, origin: str, problem: Problem | None
+    ) -> PluginRecord:
+        try:
+            before = os.stat(manifest)
+        except OSError:
+            return _record(folder, manifest, category, origin, problem)
+        record = _record(folder, manifest, category, origin, problem)
+        if record.manifest is not None:
+            self.index.learn(manifest, before, record.slug, time.time_ns())
+        return record
 
     # -- looking up --------------------------------------------------------------------------------------------------
 
@@ -168,6 +216,16 @@ class PluginRegistry:
         record = self.find(intent)
         return record if record is not None and record.enabled else None
 
+    def declared(self, intent: str) -> PluginRecord | None:
+        """The plugin, in whatever state, whose manifest says that it answers an intent; None: no plugin does.
+
+        Of several it is one that has been in use, if there is such a one.
+        """
+        if (owner := self._intents.get(intent)) is not None:
+            return self.records.get(owner)
+        found = [one for one in self if one.manifest is not None and intent in one.manifest.answers]
+        return min(found, key=lambda one: one.state == "discovered", default=None) or self.find(intent)
+
     def intents(self) -> list[str]:
         """Every intent that somebody answers."""
         return sorted({*self.host, *self._intents})
@@ -181,11 +239,11 @@ class PluginRegistry:
             InvalidInput: another one has one of them; names both. Nothing was claimed.
         """
         manifest = record.described()
-        for intent in manifest.intents:
+        for intent in manifest.answers:
             owner = self._intents.get(intent)
             if owner is not None and owner != record.slug:
                 raise InvalidInput(f"the intent {intent!r} is answered by {owner} and by {record.slug}")
-        self._intents.update(dict.fromkeys(manifest.intents, record.slug))
+        self._intents.update(dict.fromkeys(manifest.answers, record.slug))
 
     def give_up(self, record: PluginRecord) -> None:
         """Take a plugin's intents away."""
@@ -206,21 +264,43 @@ def _record(folder: str, manifest: str, category: str | None, origin: str, probl
     return PluginRecord(name, folder, origin, problems=problems, state="failed", reason=str(problems[0]))
 
 
-def hash_folder(folder: Path) -> str:
+def hash_folder(folder: str | Path) -> str:
     """SHA-256 (hex) over the names and contents of a plugin's files: changes when its code does.
 
     Raises:
         InvalidInput: it holds more than 64 MiB.
+        OSError: something of it cannot be read.
     """
-    digest, total = hashlib.sha256(), 0
-    for where, folders, files in os.walk(folder):
+    # Text and descriptors instead of `Path`s: this is done for every plugin in use whenever a home is opened.
+    digest, total, top = hashlib.sha256(), 0, os.fspath(folder)
+    for where, folders, files in os.walk(top):
         folders[:] = sorted(name for name in folders if name not in _NOT_CODE and not name.startswith("."))
+        below = where[len(top) + 1 :]
         for name in sorted(files):
-            path = Path(where, name)
-            content = path.read_bytes() if path.is_file() else b""
+            content = _content(f"{where}/{name}")
             total += len(content)
             if total > _HASHED_BYTES:
                 raise InvalidInput(f"{folder} holds more than {_HASHED_BYTES >> 20} MiB; a plugin is smaller than that")
-            digest.update(f"{path.relative_to(folder)}\0{len(content)}\0".encode())
+            digest.update(f"{below}/{name}\0{len(content)}\0".encode())
             digest.update(content)
     return digest.hexdigest()
+
+
+def _content(path: str) -> bytes:
+    """A file's bytes; none of what is no regular file, or larger than a plugin may be and one byte of that."""
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        if os.path.isfile(path):
+            raise
+        return b""  # a link that leads nowhere, a socket
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return b""
+        if status.st_size <= _AT_ONCE:
+            return os.read(descriptor, _AT_ONCE)
+        with open(descriptor, "rb", closefd=False) as file:
+            return file.read(_HASHED_BYTES + 1)
+    finally:
+        os.close(descriptor)

@@ -4,7 +4,13 @@ from __future__ import annotations
 
 import pytest
 
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
+
+
+@pytest.fixture
+def home(quick: QuickHome) -> HomeFolder:
+    return quick
+
 
 GREET = 'def run(params):\n    return {"said": "hi"}'
 

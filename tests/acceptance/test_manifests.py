@@ -8,7 +8,13 @@ import sys
 
 import pytest
 
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
+
+
+@pytest.fixture
+def home(quick: QuickHome) -> HomeFolder:
+    return quick
+
 
 GREET = 'def run(params):\n    return {"said": params["metadata"]["intent"]}'
 

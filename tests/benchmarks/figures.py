@@ -63,19 +63,29 @@ def startup() -> list[Line]:
     return [version, help_]
 
 
-def manifests() -> list[Line]:
-    """In one process: discovery and registry of 1,000 plugins, against reading and parsing the same files."""
-    lines = {
-        "json": Line("manifests.json", "ms", peer="scandir + read + json.loads", limit=Limit(most_ratio=4.0)),
-        "orjson": Line("manifests.orjson", "ms", peer="scandir + read + orjson.loads"),
-    }
-    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("manifests.py", folder) as subject:
+def discovery() -> list[Line]:
+    """In one process: discovery and registry of 1,000 plugins, against reading and parsing the same files; and the time
+    until a home is open in which 500 plugins with intents only are enabled."""
+    plain, fast = "scandir + read + json.loads", "scandir + read + orjson.loads"
+    lines = [
+        (Line("discovery.1,000 plugins", "ms", peer=fast, limit=Limit(most_ratio=3.0)), "known", "orjson"),
+        (Line("discovery.1,000 plugins, never seen", "ms", peer=plain, limit=Limit(most_ratio=4.0)), "ours", "json"),
+        (Line("discovery.1,000 plugins, never seen, orjson", "ms", peer=fast), "ours", "orjson"),
+    ]
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("manifests.py", f"{folder}/home") as subject:
         for _ in range(_LISTINGS):
             taken = subject.round()
-            for name, line in lines.items():
-                line.ours.append(taken["ours"] * 1e3)
-                line.peers.append(taken[name] * 1e3)
-    return list(lines.values())
+            for line, ours, peer in lines:
+                line.ours.append(taken[ours] * 1e3)
+                line.peers.append(taken[peer] * 1e3)
+    ready = Line("discovery.ready, 500 enabled", "ms", limit=Limit(most=500))
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("ready.py", folder) as subject:
+        for _ in range(_BURSTS):
+            opened = subject.round()
+            ready.ours.append(opened["seconds"] * 1e3)
+            if opened["workers"] or opened["enabled"] != 500:
+                ready.problem = f"{opened['enabled']} are enabled, {opened['workers']} workers run"
+    return [*(line for line, _, _ in lines), ready]
 
 
 def workflows() -> list[Line]:
@@ -279,7 +289,13 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
             Line("startup.help", "ms", limit=Limit(most_ratio=2.0)),
         ),
     ),
-    "manifests": (manifests, (Line("manifests.json", "ms", limit=Limit(most_ratio=4.0)),)),
+    "discovery": (
+        discovery,
+        (
+            Line("discovery.1,000 plugins", "ms", limit=Limit(most_ratio=3.0)),
+            Line("discovery.ready, 500 enabled", "ms", limit=Limit(most=500)),
+        ),
+    ),
     "workflows": (workflows, (Line("workflows.burst", "runs/s", limit=Limit(least=1000, least_ratio=5)),)),
     "plugins": (plugins, (Line("plugins.warm call", "us", limit=Limit(most_ratio=2)),)),
     "bus": (

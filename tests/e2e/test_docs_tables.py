@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 from collections.abc import Iterable
 from dataclasses import fields, replace
@@ -157,22 +158,35 @@ def test_the_home(tmp_path: Path) -> None:
 
 
 def test_environment() -> None:
-    assert named("settings", "Environment") == {*ENVIRONMENT, ENV_FAULT, "EVENTCORE_SECRET_<NAME>"}
+    assert named("settings", "Environment") == {
+        *ENVIRONMENT,
+        ENV_FAULT,
+        "EVENTCORE_SECRET_<NAME>",
+        "EVENTCORE_PLUGIN_<SLUG>__<KEY>",
+    }
 
 
 def test_manifest_keys() -> None:
-    manifest = (DOCS / "plugins.md").read_text(encoding="utf-8").partition("## The manifest\n")[2]
-    headings = set(re.findall(r"^### (.+)$", manifest, re.MULTILINE)) - {"Keys of resources", "Permission words"}
-    keys = [name for heading in headings for name, _ in rows("plugins", heading)]
+    """Every key of every dialect stands once in the reference, and the defaults are those of the model."""
+    page = (DOCS / "manifest.md").read_text(encoding="utf-8")
+    headings = set(re.findall(r"^## (.+)$", page, re.MULTILINE)) - {"Required", "Files beside it"}
+    found = [(name, rest) for heading in sorted(headings) for name, rest in rows("manifest", heading)]
+    keys = [name for name, _ in found]
     assert len(keys) == len(set(keys)), f"described twice: {sorted(name for name in keys if keys.count(name) > 1)}"
     assert set(keys) == {key for dialect in manifest_keys.VOCABULARY.values() for key in dialect}
+    fields = PluginManifest.model_fields
+    for name, rest in found:
+        said = rest.split(" | ")[1].strip()
+        if name in fields and said.startswith("`") and name not in ("sandbox", "monitoring", "main"):
+            default = fields[name].get_default(call_default_factory=True)
+            assert said.strip("`") == (json.dumps(default) if not isinstance(default, tuple) else "()"), name
 
 
-def test_manifest_keys_said_to_be_kept_only_are_those_that_nothing_reads() -> None:
-    """The page must not promise more than the host does; nor less, once it does more."""
-    code = sources("plugins/manifest/")
-    for key in named("plugins", "Kept, not acted on") & set(PluginManifest.model_fields):
-        assert not re.search(rf"\b(?:manifest|described\(\))\.{key}\b", code), f"something reads {key} now; say what"
+def test_tables_within_the_manifest() -> None:
+    assert named("manifest", "Keys of resources") == set(manifest_keys._LIMITS)
+    assert named("manifest", "Keys of marketplace") == set(manifest_keys._MARKETPLACE)
+    sandbox = dict(rows("manifest", "Resources and sandbox"))["sandbox"]
+    assert {*manifest_keys._SANDBOX} <= set(re.findall(r"`(\w+)`", sandbox))
 
 
 def test_permissions_and_limits() -> None:
@@ -182,7 +196,6 @@ def test_permissions_and_limits() -> None:
         meaning, enforced = found[str(permission)].split(" | ")[0], found[str(permission)].split(" | ")[-1]
         assert meaning.lower() == MEANING[permission].lower(), permission
         assert enforced == ENFORCED_BY[permission], permission
-    assert named("plugins", "Keys of resources") == set(manifest_keys._LIMITS)
 
 
 def test_words_of_permissions() -> None:

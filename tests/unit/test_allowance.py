@@ -132,7 +132,12 @@ async def test_through_the_whole_engine(tmp_path: Path, anyio_backend: str) -> N
         assert caught.value.details["limit"] == "memory"
         told = await core.plugins.calls.rules.enforcement(core.plugins.get("p"), 30)
         assert told["level"] in ("full", "reduced")
-        assert {"limit": "memory", "value": "96 MiB", "by": "RLIMIT_AS, RLIMIT_DATA"} in told["limits"]
+        assert {
+            "limit": "memory",
+            "value": "96 MiB",
+            "by": "RLIMIT_AS, RLIMIT_DATA",
+            "source": "manifest",
+        } in told["limits"]
 
 
 @pytest.fixture(params=["asyncio"])

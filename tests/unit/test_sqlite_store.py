@@ -30,7 +30,7 @@ from eventcore.kernel.faults import FaultPlan
 from eventcore.kernel.records import Batch, EventQuery, Run, RunAt, RunMove, Timer
 from eventcore.storage.sqlite import SqliteStore, schema
 from eventcore.storage.sqlite.connection import Connection, add_functions
-from eventcore.storage.sqlite.sql import SQL, parse
+from eventcore.storage.sqlite.sql import HERE, SQL, parse
 
 pytestmark = pytest.mark.anyio
 
@@ -606,3 +606,8 @@ async def test_connection_runs_a_function_in_its_thread(tmp_path: Path) -> None:
     await connection.close()
     with pytest.raises(StoreError):
         await connection.run(lambda raw: None)
+
+
+def test_no_two_migrations_lead_to_one_version() -> None:
+    files = [path.name for path in (HERE / "migrations").glob("*.sql")]
+    assert len(files) == len(schema.migrations()), f"two have one number: {sorted(files)}"

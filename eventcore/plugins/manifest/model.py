@@ -221,6 +221,11 @@ class PluginManifest(BaseModel):
         return Path(self.path).parent
 
     @property
+    def answers(self) -> tuple[str, ...]:
+        """Everything it can be called by: its intents, and `slug.name` for each capability."""
+        return (*self.intents, *(f"{self.slug}.{one.name}" for one in self.capabilities))
+
+    @property
     def license_text(self) -> str:
         """The licence as people should see it: `MIT (default)` where it was assumed."""
         return f"{self.license} (default)" if self.license_assumed else self.license

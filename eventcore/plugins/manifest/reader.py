@@ -58,12 +58,15 @@ class Reader:
 
     def walk(self, table: Mapping[str, Any], vocabulary: Vocabulary, path: Path) -> None:
         """Run the check of every key; keep the keys that have none."""
+        fields = self.fields
         for key, value in table.items():
             check = vocabulary.get(key)
-            if check is not None:
-                check(self, path + (key,), value)  # noqa: RUF005 - twice as fast, and this is the inner loop
-            else:
+            if check is None:
                 self._unknown(key, value, vocabulary, path)
+            elif (plain := _PLAIN.get(check)) is not None and type(value) is plain[0] and (value or plain[2]):
+                fields[plain[1]] = value  # nothing more to check: this is the inner loop
+            else:
+                check(self, path + (key,), value)  # noqa: RUF005 - twice as fast
 
     def _unknown(self, key: str, value: Any, vocabulary: Vocabulary, path: Path) -> None:
         self.extra[".".join(str(part) for part in (*path, key))] = value
@@ -113,15 +116,23 @@ def misspelt(word: str, known: tuple[str, ...]) -> str | None:
 
 # Makers of checks
 
+#: Checks that are content with every value of one type: the type, the field, and whether the value may be empty.
+_PLAIN: dict[Check, tuple[type, str, bool]] = {}
+
+
+def _plainly(check: Check, kind: type, field: str, *, empty: bool) -> Check:
+    _PLAIN[check] = (kind, field, empty)
+    return check
+
 
 def text(field: str) -> Check:
     """Text that is not empty."""
 
     def check(reader: Reader, path: Path, value: Any) -> None:
-        if (type(value) is str and value) or reader.text(path, value):
+        if reader.text(path, value):
             reader.fields[field] = value
 
-    return check
+    return _plainly(check, str, field, empty=False)
 
 
 def prose(field: str) -> Check:
@@ -131,7 +142,7 @@ def prose(field: str) -> Check:
         if type(value) is str or reader.text(path, value):
             reader.fields[field] = value
 
-    return check
+    return _plainly(check, str, field, empty=True)
 
 
 def matching(field: str, pattern: str, what: str) -> Check:
@@ -181,7 +192,7 @@ def flag(field: str) -> Check:
         else:
             reader.error(path, "must be true or false")
 
-    return check
+    return _plainly(check, bool, field, empty=True)
 
 
 def texts(field: str) -> Check:

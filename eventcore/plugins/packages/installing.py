@@ -16,14 +16,13 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, InvalidManifest, NotFound, PackageRefused
 from eventcore.kernel.ports import Clock, Faults, Ids
 from eventcore.kernel.records import Batch, Package
-from eventcore.plugins.dependencies import missing, needed_by
+from eventcore.plugins.dependencies import Requirements, needed_by
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.manifest import MANIFEST_NAMES, PluginManifest, check_folder, read_manifest
 from eventcore.plugins.packages.archive import digest_of, unpack
 from eventcore.plugins.packages.listing import Listed, read_listing
 from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRecord, PluginRegistry
-from eventcore.plugins.versions import unsuitable
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +69,6 @@ class Packages:
 
     Args:
         transit: the home's plugin folder; None: there is no home, and nothing can be installed.
-        version: EventCore's, which manifests compare themselves with.
     """
 
     def __init__(
@@ -85,11 +83,11 @@ class Packages:
         ids: Ids,
         faults: Faults,
         tenant: str,
-        version: str,
+        requirements: Requirements,
     ) -> None:
         self._transit, self._registry, self._lifecycle, self._bus = transit, registry, lifecycle, bus
         self._commit, self._clock, self._ids, self._faults = commit, clock, ids, faults
-        self._tenant, self._version = tenant, version
+        self._tenant, self._requirements = tenant, requirements
         self._rows: dict[str, Package] = {}
         self._lock = anyio.Lock()
 
@@ -216,10 +214,7 @@ class Packages:
         other = self._registry.records.get(slug)
         if other is not None and other.enabled:
             raise InvalidInput(f"the catalogue's {slug} is enabled", hint=f"eventcore plugins disable {slug}")
-        if reasons := unsuitable(manifest, self._version):
-            raise InvalidInput(f"{slug} {manifest.version} cannot run here: {'; '.join(reasons)}")
-        if lacking := missing(manifest, self._registry):
-            raise InvalidInput(f"{slug} {manifest.version} cannot be installed: {'; '.join(lacking)}")
+        self._requirements.check(manifest)
 
     def _at_home(self, slug: str) -> PluginRecord | None:
         record = self._registry.records.get(slug)

@@ -17,13 +17,18 @@ def table(logbook: Logbook) -> dict[str, Service]:
     """The service `log`."""
 
     async def write(call: CallApi, params: dict[str, Any]) -> None:
-        """Write one line, cut at 4,096 characters."""
+        """Write one line, cut at 4,096 characters, if the manifest's `monitoring` lets it through."""
         word = str(params.get("level", "info")).lower()
         level = _LEVELS.get(word, logging.INFO)
+        wanted = call.record.described().monitoring
+        if not wanted.enable_logging or level < _LEVELS[wanted.log_level.lower()]:
+            return
         slug, context = call.record.slug, call.context
         message, logger = str(params.get("message", ""))[:_MAX_LINE], str(params.get("logger", ""))[:_MAX_LOGGER]
         about = {"call": context.cause.event, "run": context.cause.run}
-        logging.getLogger(f"eventcore.plugins.{slug}").log(level, "%s", message, extra={"plugin": slug, **about})
+        log = logging.getLogger(f"eventcore.plugins.{slug}")
+        # Which levels count is for the manifest to say, line by line; what handlers show is for the host.
+        log.handle(log.makeRecord(log.name, level, "", 0, "%s", (message,), None, extra={"plugin": slug, **about}))
         shown = logging.getLevelName(level).lower()
         logbook.add(Line(slug, call.services.clock.now(), shown, logger, message, context.tenant, **about))
 

@@ -1,4 +1,4 @@
--- Version 6: installed plugins, and settings of plugins that were set at run time.
+-- Version 10: installed plugins, and settings of plugins that were set at run time.
 
 CREATE TABLE packages (
     tenant TEXT NOT NULL,

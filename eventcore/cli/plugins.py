@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from eventcore.cli import plugin_test, plugin_work
 from eventcore.cli.base import FAILED, Suggesting, examples, face
 
 
@@ -201,3 +202,7 @@ def _switch(op: str, params: dict[str, Any], as_json: bool) -> None:
     click.echo(f"{clean(row['slug'])} is {status(row['state'])}")
     if row["state"] == "enabled" and row["intents"]:
         click.echo(f"  it answers {clean(', '.join(row['intents']))}")
+
+
+for _one in (*plugin_work.COMMANDS, plugin_test.test):
+    command.add_command(_one)

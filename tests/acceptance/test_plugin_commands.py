@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from eventcore import EventCore
+from eventcore.kernel.errors import PluginFailed
 from tests.acceptance.conftest import HomeFolder
 
 HEALTHY = """
@@ -36,7 +38,7 @@ def test_one_call_the_plugins_tests_and_their_coverage(home: HomeFolder) -> None
         f"    eventcore_home.install({str(folder)!r})\n"
         "    assert eventcore_home.call('loud-voice', {'input': 'c'}) == 'C'\n",
     )
-    assert home.run("plugins", "enable", "loud-voice").returncode == 0
+    home.settings('[plugins]\nenabled = ["loud-voice"]')
     assert home.json("plugins", "test", "loud-voice", "--params", '{"input": "hey"}')["result"] == "HEY"
     assert home.run("plugins", "test", "loud-voice", "--input", "hello").stdout == "HELLO\n"
     by_path = home.run("plugins", "test", "plugins/loud-voice", "--input", "there")
@@ -86,9 +88,12 @@ def test_health_and_metrics(home: HomeFolder) -> None:
     assert done.returncode == 1
     assert [line.split()[2] for line in done.stdout.splitlines()[1:]] == ["healthy", "unhealthy", "healthy"]
     assert "the well is dry" in done.stdout
-    for params in ("{}", "{}", "{}", '{"x": 1}'):
-        home.run("run", "plain", "--params", params)
-    home.run("run", "well")
+    with EventCore.sync(home.root) as core:
+        for _ in range(3):
+            core.plugins.run("plain")
+        with pytest.raises(PluginFailed):
+            core.plugins.run("plain", {"x": 1})
+        core.plugins.run("well")
     found = {one["plugin"]: one for one in home.json("plugins", "metrics")}
     assert (found["plain"]["calls"], found["plain"]["failures"], found["plain"]["failure_rate"]) == (4, 1, 0.25)
     assert 0 < found["plain"]["mean_seconds"] <= found["plain"]["p95_seconds"]
@@ -112,7 +117,7 @@ def test_debug_shows_what_a_call_does(home: HomeFolder) -> None:
     )
     home.plugin("polite", code, permissions=["memory_write"])
     home.write("plugins/polite/prompt.txt", "Greet {{ name }} {% if title %}as {{ title }}{% endif %}kindly\n")
-    home.run("plugins", "enable", "polite", "--grant", "memory_write")
+    home.settings('[plugins]\nenabled = ["polite"]\n[plugins.grants]\npolite = ["memory_write"]')
     words = ("plugins", "debug", "polite", "--params", '{"name": "ada"}', "--break", "handler.py:4", "--trace")
     shown = home.run(*words, "--verbose").stdout
     for part in (
@@ -147,8 +152,9 @@ def test_logs_survive_the_engine(home: HomeFolder) -> None:
         "        logging.getLogger('polite').error('second', exc_info=True)\n"
     )
     home.plugin("chatty", code)
-    home.run("plugins", "enable", "chatty")
-    home.run("run", "chatty")
+    with EventCore.sync(home.root) as core:
+        core.plugins.enable("chatty")
+        core.plugins.run("chatty")
     done = home.run("plugins", "logs", "chatty")
     assert done.returncode == 0
     assert done.stdout.index("first") < done.stdout.index("second") < done.stdout.index("ValueError: broken")

@@ -16,9 +16,10 @@ from eventcore.home.layout import Home
 from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.files import HookFiles
+from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.masking import MaskingSecrets
-from eventcore.kernel.ports import Clock, Ids, Metrics, Secrets, Store
+from eventcore.kernel.ports import Clock, HostApi, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings
 from eventcore.plugins.allowance import SandboxRules
 from eventcore.plugins.calls import Calls
@@ -35,6 +36,7 @@ from eventcore.plugins.metering import Metered
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRegistry
+from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import logs, standard
 from eventcore.storage.memory import MemoryStore
@@ -208,6 +210,7 @@ def make_workflows(
 def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner) -> Plugins:
     said = base.settings
     requirements = Requirements(calls.registry, __version__, said.services.names, said.apis.names)
+    supervisor.host_of = partial(_own_host, calls)
     lifecycle = Lifecycle(
         registry=calls.registry,
         supervisor=supervisor,
@@ -259,6 +262,13 @@ def _packages(base: Base, bus: Bus, calls: Calls, lifecycle: Lifecycle, requirem
 def make_archive(base: Base) -> Archive:
     kept = base.settings.history.model_dump() | {"keep_runs": base.settings.workflows.keep_runs}
     return Archive(store=base.store, clock=base.clock, metrics=base.metrics, **kept)
+
+
+def _own_host(calls: Calls, spec: WorkerSpec) -> HostApi | None:
+    """What a plugin may ask outside of any call, as in `initialize`: it may look and log, and change nothing."""
+    record = calls.registry.records.get(spec.slug)
+    context = CallContext(tenant=spec.tenant, actor="system", roles=frozenset())
+    return calls.services.for_call(record, context, effects=False) if record is not None else None
 
 
 def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:

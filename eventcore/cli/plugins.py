@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from eventcore.cli import permissions, pluginfiles
+from eventcore.cli import permissions, plugin_test, plugin_work, pluginfiles
 from eventcore.cli.base import Suggesting, examples, face
 from eventcore.cli.packages import install, uninstall
 from eventcore.cli.plugin_config import config
@@ -130,5 +130,5 @@ def _switch(op: str, params: dict[str, Any], as_json: bool) -> None:
         click.echo(f"  it answers {clean(', '.join(row['intents']))}")
 
 
-for _more in (validate, install, uninstall, config, permissions.command):
+for _more in (validate, install, uninstall, config, permissions.command, *plugin_work.COMMANDS, plugin_test.test):
     command.add_command(_more)

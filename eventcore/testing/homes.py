@@ -8,11 +8,16 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+import anyio
+
 from eventcore.app import EventCore
 from eventcore.app.plugin_api import hosting
 from eventcore.app.plugin_api.place import Place
 from eventcore.home.layout import Home
 from eventcore.testing.clock import VirtualClock
+
+#: How long due rows may stay in the store after a move of the clock; those of definitions that are gone stay for good.
+_TAKEN_UP = 2.0
 
 
 class HomeKit(os.PathLike[str]):
@@ -117,6 +122,7 @@ class HomeKit(os.PathLike[str]):
             raise RuntimeError("time is real here; call virtual_time() first")
         self.settle()
         self.clock.advance(seconds)
+        hosting.hosted(self._place).run(_look_at_the_clock)
         self.settle()
 
     def restart(self) -> None:
@@ -139,6 +145,22 @@ class HomeKit(os.PathLike[str]):
 
     def __truediv__(self, name: str) -> Path:
         return self.root / name
+
+
+async def _look_at_the_clock(core: EventCore) -> None:
+    """Ring the bells of those who wait in real time for stored times, and wait until what is due was taken up.
+
+    They look at the clock every half minute by themselves. Reaching into them here spares them a second way to wait.
+    """
+    engine, now = core.engine, core.engine.clock.now()
+    keepers = (engine.runner._timers, engine.gate, engine.workflows.schedules, getattr(engine.plugins, "plans", None))
+    with anyio.move_on_after(_TAKEN_UP):
+        while True:
+            for keeper in filter(None, keepers):
+                keeper._bell.set()
+            await anyio.sleep(0.01)
+            if not await engine.store.timers(now, 1) and not await engine.store.schedules(now, 1):
+                return
 
 
 def make_home(folder: Path) -> HomeKit:

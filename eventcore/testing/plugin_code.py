@@ -19,17 +19,10 @@ _MANIFESTS = ("plugin_manifest.json", "plugin.yaml", "plugin.toml")
 
 
 @contextmanager
-def plugin_code(folder: str | Path, package: str | None = None) -> Iterator[ModuleType]:
-    """The module of a plugin's code, imported as `PACKAGE.handler` (or what its manifest names) for the `with` block.
+def plugin_package(folder: str | Path, package: str | None = None) -> Iterator[str]:
+    """Make a plugin's code importable for the `with` block, without importing any of it; gives its module's name.
 
-    Its relative imports work, and so does `patch("PACKAGE.handler.function")`.
-
-    Args:
-        folder: the plugin's folder.
-        package: default its slug, with underscores.
-
-    Raises:
-        InvalidManifest: its manifest cannot be read. ImportError: a module of the package's name is loaded already.
+    Arguments and errors are those of `plugin_code`.
     """
     folder = Path(folder).resolve()
     file = next((folder / name for name in _MANIFESTS if (folder / name).is_file()), folder / _MANIFESTS[0])
@@ -42,11 +35,27 @@ def plugin_code(folder: str | Path, package: str | None = None) -> Iterator[Modu
     spec.submodule_search_locations = [str(folder)]
     sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
-        parts = Path(manifest.entry_file).with_suffix("").parts
-        yield importlib.import_module(".".join((name, *parts)))
+        yield ".".join((name, *Path(manifest.entry_file).with_suffix("").parts))
     finally:
         for loaded in [one for one in sys.modules if one == name or one.startswith(f"{name}.")]:
             del sys.modules[loaded]
+
+
+@contextmanager
+def plugin_code(folder: str | Path, package: str | None = None) -> Iterator[ModuleType]:
+    """The module of a plugin's code, imported as `PACKAGE.handler` (or what its manifest names) for the `with` block.
+
+    Its relative imports work, and so does `patch("PACKAGE.handler.function")`.
+
+    Args:
+        folder: the plugin's folder.
+        package: default its slug, with underscores.
+
+    Raises:
+        InvalidManifest: its manifest cannot be read. ImportError: a module of the package's name is loaded already.
+    """
+    with plugin_package(folder, package) as module:
+        yield importlib.import_module(module)
 
 
 class RecordedContext:

@@ -19,6 +19,8 @@ pytest loads it by itself where EventCore is installed. Loading it imports nothi
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -33,6 +35,36 @@ if TYPE_CHECKING:
     from eventcore.testing.endpoint import StubEndpoint
     from eventcore.testing.homes import HomeKit
     from eventcore.testing.plugin_code import RecordedContext
+
+
+#: The folder of the plugin whose tests `eventcore plugins test` runs.
+ENV_UNDER_TEST = "EVENTCORE_PLUGIN_UNDER_TEST"
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the plugin under test importable, and know the mark `asyncio` where no other plugin does."""
+    if not config.pluginmanager.hasplugin("asyncio"):
+        config.addinivalue_line("markers", "asyncio: run this coroutine function on asyncio (by EventCore)")
+    if folder := os.environ.get(ENV_UNDER_TEST):
+        from eventcore.testing.plugin_code import plugin_package
+
+        stack = ExitStack()
+        stack.enter_context(plugin_package(folder))
+        config.add_cleanup(stack.close)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run tests that are marked `asyncio`, where pytest-asyncio is not there to do it."""
+    if pyfuncitem.config.pluginmanager.hasplugin("asyncio") or not pyfuncitem.get_closest_marker("asyncio"):
+        return None
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = pyfuncitem._fixtureinfo.argnames
+    import asyncio  # the plugin is loaded in every project that has us, and few tests come here
+
+    asyncio.run(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in names}))
+    return True
 
 
 @pytest.fixture

@@ -19,6 +19,7 @@ LOCAL_IMPORTS = {
     ("eventcore/observe/metrics.py", "prometheus_client"): "slow to import, and the command line makes no metrics",
     ("eventcore/testing/__init__.py", "importlib"): "only needed when a public name is used for the first time",
     ("eventcore/testing/pytest_plugin.py", "eventcore.testing.homes"): "pytest loads it in every project that has us",
+    ("eventcore/testing/pytest_plugin.py", "asyncio"): "as above",
     ("eventcore/testing/pytest_plugin.py", "eventcore.testing.endpoint"): "as above",
     ("eventcore/testing/pytest_plugin.py", "eventcore.testing.plugin_code"): "as above",
     ("eventcore/testing/pytest_plugin.py", "eventcore.app"): "pytest loads it in every project that has us",

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -60,6 +60,16 @@ class Hosted:
         if portal is None:
             raise EngineClosed()
         return portal.start_task_soon(self._perform, operation, dict(params), timeout)
+
+    def run(self, function: Callable[[EventCore], Awaitable[Any]]) -> Any:
+        """Run a function of the engine on its own loop, and wait for it.
+
+        Raises:
+            EngineClosed: it was closed.
+        """
+        if self._portal is None:
+            raise EngineClosed()
+        return self._portal.call(function, self._core)
 
     def close(self) -> None:
         """Close the engine and wait for its end."""

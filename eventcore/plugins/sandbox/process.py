@@ -61,6 +61,7 @@ class ProcessWorker:
         self._cause: Callable[[], PluginFailed] | None = None
         self._idle: anyio.Event | None = None
         self._closing = False
+        self._host: HostApi | None = None
         self._ended = anyio.Event()
         self._tasks: TaskGroup
 
@@ -96,7 +97,7 @@ class ProcessWorker:
         Raises:
             PluginFailed: the code cannot be loaded; `kind` is the exception's name, `InitializeFailed` or `NoSuch...`.
         """
-        spec = self.spec
+        spec, self._host = self.spec, host
         params = {
             "dir": str(spec.dir.absolute()),
             "module": spec.module,
@@ -271,7 +272,7 @@ class ProcessWorker:
             await self._idle.wait()
         _, body = self._encoded("cleanup", {}, {})
         try:
-            await self._exchange(body, InFlight(self._number, "cleanup", None, False, grace))
+            await self._exchange(body, InFlight(self._number, "cleanup", self._host, False, grace))
         except PluginFailed as error:
             _log.warning("cleanup of %s failed: %s", self.spec.slug, error)
 

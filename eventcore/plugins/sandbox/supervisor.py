@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -73,6 +73,8 @@ class Supervisor:
         self._max_failures = max_failures
         self._slots: dict[tuple[str, str], _Slot] = {}
         self._tasks: TaskGroup | None = None
+        #: Answers what a plugin asks while it is loaded, begins and ends: outside of any call.
+        self.host_of: Callable[[WorkerSpec], HostApi | None] = lambda spec: None
         self._fresh = anyio.CapacityLimiter(_FRESH)
 
     async def machine(self) -> Machine | None:
@@ -179,7 +181,7 @@ class Supervisor:
         async with self._fresh:
             worker = await ProcessWorker.start(spec, self._tasks, launcher=self._launcher)
             try:
-                await worker.load()
+                await worker.load(self.host_of(slot.spec))
                 yield worker
                 await worker.close()
             finally:
@@ -243,7 +245,7 @@ class Supervisor:
                 await self._clock.sleep(delay)
             worker = await ProcessWorker.start(slot.spec, tasks, launcher=self._launcher)
             try:
-                await worker.load()
+                await worker.load(self.host_of(slot.spec))
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await worker.kill("it could not load its plugin")

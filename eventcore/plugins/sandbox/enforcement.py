@@ -39,7 +39,11 @@ def limits(allow: Allowance, machine: Machine, seconds: float) -> list[dict[str,
         ("threads", str(allow.threads), "RLIMIT_NPROC"),
         ("processes", "none" if alone else str(allow.threads), "seccomp" if alone else "RLIMIT_NPROC, pid namespace"),
         ("disk", f"{allow.disk_mb:g} MiB", "the size of its tmpfs" if view else "the host, which looks; RLIMIT_FSIZE"),
-        *([("data", f"{allow.data_mb:g} MiB" if allow.data_mb else "", "the host, which looks")] if allow.write else []),
+        *(
+            [("data", f"{allow.data_mb:g} MiB" if allow.data_mb else "", "the host, which looks")]
+            if allow.write
+            else []
+        ),
         ("files", "its code, what was granted", "Landlock, mount namespace" if view else "Landlock"),
         ("network", network, by_network),
     ]

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from eventcore.plugins.host_api import CallApi, Service
+from eventcore.plugins.sandbox.reports import clean
 
 _LEVELS = {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error", "critical")}
 _MAX_LINE = 4096
@@ -17,7 +18,7 @@ def table() -> dict[str, Service]:
 
 
 async def write(call: CallApi, params: dict[str, Any]) -> None:
-    """Write one line, cut at 4,096 characters."""
+    """Write one line, cut at 4,096 characters; control characters are spelled out."""
     level = _LEVELS.get(str(params.get("level", "info")).lower(), logging.INFO)
     log = logging.getLogger(f"eventcore.plugins.{call.record.slug}")
-    log.log(level, "%s", str(params.get("message", ""))[:_MAX_LINE])
+    log.log(level, "%s", clean(str(params.get("message", "")), _MAX_LINE))

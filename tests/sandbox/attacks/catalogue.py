@@ -22,6 +22,7 @@ class Attack:
         stopped_by: what must stop it.
         granted: what it is given beyond its workspace: nothing, `a port` or `a program`.
         excepted: the levels at which nothing stops it, and which say so.
+        needs: what not every kernel has, and without which it succeeds nowhere.
     """
 
     file: str
@@ -30,6 +31,7 @@ class Attack:
     stopped_by: str
     granted: str = ""
     excepted: tuple[str, ...] = ()
+    needs: str = ""
 
     @property
     def name(self) -> str:
@@ -43,7 +45,9 @@ def attacks(corpus: Path = CORPUS) -> list[Attack]:
     Raises:
         ValueError: there are none.
     """
-    found = [one for file in sorted(corpus.rglob("*.py")) for one in _of_file(file, file.relative_to(corpus).as_posix())]
+    found = [
+        one for file in sorted(corpus.rglob("*.py")) for one in _of_file(file, file.relative_to(corpus).as_posix())
+    ]
     if not found:
         raise ValueError(f"{corpus} holds no attacks: functions with one parameter, `planted`, in .py files")
     return found
@@ -66,4 +70,5 @@ def _described(file: str, function: str, text: str) -> Attack:
     words = {name.strip(): value.strip().rstrip(".") for name, value in said.items()}
     excepted = tuple(words["Not stopped"].replace(",", " ").split()) if "Not stopped" in words else ()
     tries = text.split("\n", 1)[0]
-    return Attack(file, function, tries, words.get("Stopped by", ""), words.get("Granted", ""), excepted)
+    stopped, granted, needs = (words.get(name, "") for name in ("Stopped by", "Granted", "Needs"))
+    return Attack(file, function, tries, stopped, granted, excepted, needs)

@@ -7,6 +7,7 @@ from functools import partial
 from typing import Any
 
 from eventcore.app.options import Options, sqlite_path
+from eventcore.bus.archive import Archive
 from eventcore.bus.bus import Bus
 from eventcore.home.layout import Home
 from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
@@ -193,6 +194,11 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         changed=runner.intents_changed,
         on_demand=base.home is None,
     )
+
+
+def make_archive(base: Base) -> Archive:
+    kept = base.settings.history.model_dump() | {"keep_runs": base.settings.workflows.keep_runs}
+    return Archive(store=base.store, clock=base.clock, metrics=base.metrics, **kept)
 
 
 def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:

@@ -14,6 +14,7 @@ from eventcore.app.content import fill
 from eventcore.app.options import Options
 from eventcore.app.rooms import (
     Base,
+    make_archive,
     make_bus,
     make_calls,
     make_hooks,
@@ -22,7 +23,6 @@ from eventcore.app.rooms import (
     make_store,
     make_workflows,
 )
-from eventcore.bus.archive import Archive
 from eventcore.bus.history import History
 from eventcore.engine import Engine
 from eventcore.home.control import ControlServer
@@ -108,7 +108,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     bus.responder = calls.respond
     workflows, runner, gate = make_workflows(base, bus, calls, hooks, definitions, scribe, launcher)
     plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
-    archive = Archive(store=base.store, clock=base.clock, metrics=base.metrics, **base.settings.history.model_dump())
+    archive = make_archive(base)
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.
     stack.push_async_callback(_release, base.store, base.owner)

@@ -14,7 +14,7 @@ from eventcore.kernel.event import IMPORTED, Event
 from eventcore.kernel.names import canonical_pattern
 from eventcore.kernel.ports import Clock, Metrics, Store
 from eventcore.kernel.records import Batch
-from eventcore.kernel.upkeep import Prune, Pruned
+from eventcore.kernel.upkeep import KEEP_UNUSED, MAX_ENTRIES, Prune, Pruned, PrunedRuns, PruneRuns
 
 log = logging.getLogger("eventcore.history")
 
@@ -43,6 +43,7 @@ class Archive:
         keep: events older than this many seconds are removed; 0 keeps them for ever.
         max_size: the oldest events are removed while the store takes more bytes; 0 for no limit.
         keep_types: patterns of types that are never removed by themselves.
+        keep_runs: finished runs that ended more than so many seconds ago are removed with their journals; 0: never.
     """
 
     def __init__(
@@ -54,9 +55,10 @@ class Archive:
         keep: float = 0.0,
         max_size: int = 0,
         keep_types: Iterable[str] = (),
+        keep_runs: float = 0.0,
     ) -> None:
         self._store, self._clock, self._metrics = store, clock, metrics
-        self._keep, self._max_size = keep, max_size
+        self._keep, self._max_size, self._keep_runs = keep, max_size, keep_runs
         self._keep_types = tuple(canonical_pattern(text) for text in keep_types)
 
     async def run(self) -> None:
@@ -65,6 +67,8 @@ class Archive:
         while True:
             try:
                 await self.tidy()
+                if self._keep_runs:
+                    await self.prune_runs(older_than=self._keep_runs)
             except EventCoreError as error:
                 log.error("the history could not be pruned: %s", error)
             await self._clock.sleep(EVERY)
@@ -107,6 +111,31 @@ class Archive:
         patterns = (canonical_pattern(pattern),) if pattern else ()
         request = Prune(now=now, before=now - older_than, tenant=tenant, patterns=patterns, limit=_CHUNK)
         return await self._store.prune(request, dry_run=True) if dry_run else await self._prune(request)
+
+    async def prune_runs(self, *, older_than: float, tenant: str | None = None, dry_run: bool = False) -> PrunedRuns:
+        """Remove runs that ended more than `older_than` seconds ago, with their journals.
+
+        Args:
+            tenant: only this tenant's; None: everyone's.
+
+        Raises:
+            InvalidInput: the age is below 0.
+        """
+        if older_than < 0:
+            raise InvalidInput("an age is not below 0")
+        now = self._clock.now()
+        request = PruneRuns(now - older_than, unused_since=now - KEEP_UNUSED, tenant=tenant)
+        if dry_run:
+            return await self._store.prune_runs(request, dry_run=True)
+        total = PrunedRuns()
+        while True:
+            removed = await self._store.prune_runs(request)
+            total += removed
+            if removed.runs:
+                self._metrics.count("eventcore_pruned_total", removed.runs, kind="run")
+            if removed.runs < request.limit and removed.entries < MAX_ENTRIES:
+                return total
+            await self._clock.sleep(_PAUSE)
 
     async def _prune(self, request: Prune) -> Pruned:
         total = Pruned()

@@ -9,6 +9,9 @@ import click
 
 from eventcore.cli.base import FAILED, Suggesting, examples, face, format_option
 
+#: Removing takes as long as it takes; a chunk at a time.
+_PRUNE_SECONDS = 3600
+
 
 @click.group(name="runs", cls=Suggesting, epilog=examples("eventcore runs list --status failed"))
 def command() -> None:
@@ -102,6 +105,30 @@ def watch(run: str, timeout: float, as_json: bool) -> None:
         over = follow(session.stream("runs.watch", {"id": run, "timeout": timeout}), as_json)
     if over["status"] != "completed":
         raise click.exceptions.Exit(FAILED)
+
+
+@command.command(
+    "prune", epilog=examples("eventcore runs prune --older-than 30d", "eventcore runs prune --older-than 90d --dry-run")
+)
+@click.option("--older-than", required=True, metavar="AGE", help="How long ago they ended at least: 30d, 12h.")
+@click.option("--dry-run", is_flag=True, help="Only count what would go.")
+@face
+def prune(older_than: str, dry_run: bool, as_json: bool) -> None:
+    """Remove finished runs with their journals.
+
+    Runs that are not over stay, and so does a child of one, and what a subscription has not had yet or a dead letter
+    names. Their events go with the history's own retention.
+    """
+    from eventcore.cli.output import plural, print_json
+    from eventcore.cli.session import connect
+
+    with connect(quiet=True) as session:
+        done = session.call("runs.prune", {"older_than": older_than, "dry_run": dry_run}, timeout=_PRUNE_SECONDS)
+    if as_json:
+        print_json(done)
+        return
+    entries = plural(done["entries"], "journal entry", "journal entries")
+    click.echo(f"{plural(done['runs'], 'run')} {'would be removed' if dry_run else f'removed, with {entries}'}")
 
 
 def print_run(run: Mapping[str, Any]) -> None:

@@ -272,6 +272,13 @@ class WorkflowSettings(Section):
     disabled: WorkflowSlugs = Field(
         default=(), description="Workflows that never start, whatever else says so. List of slugs."
     )
+    keep_runs: float = Field(
+        default=7_776_000.0,
+        ge=0,
+        le=3_153_600_000,
+        description="How long a finished run is kept with its journal (7776000 is 90 days); 0 for ever. Seconds.",
+        examples=[604_800],
+    )
 
 
 class HistorySettings(Section):

@@ -68,3 +68,42 @@ class Pruned:
 
     def __add__(self, other: Pruned) -> Pruned:
         return Pruned(self.events + other.events, self.steps + other.steps, self.keys + other.keys)
+
+
+@dataclass(frozen=True, slots=True)
+class PruneRuns:
+    """Which finished runs to remove with their journals, those first that ended first.
+
+    Never removed: a run with something left to do, one whose parent has, and one with a step event that a cursor has
+    not passed or that stands in deliveries or dead letters.
+
+    Attributes:
+        before: only runs that ended before this, seconds since the epoch.
+        unused_since: definitions that no kept run names go too, if they were stored before this.
+        tenant: only this tenant's; None: everyone's.
+        limit: at most so many runs; and no more once 5,000 journal entries have gone with them.
+    """
+
+    before: float
+    unused_since: float
+    tenant: str | None = None
+    limit: int = 100
+
+
+#: How long a definition that no run names is kept at least, in seconds. Engines store the one of a run that starts anew
+#: when they have last done so half as long ago.
+KEEP_UNUSED = 2 * 86400.0
+#: See `PruneRuns.limit`.
+MAX_ENTRIES = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class PrunedRuns:
+    """What was removed: runs, journal entries, and definitions that no run names any more."""
+
+    runs: int = 0
+    entries: int = 0
+    definitions: int = 0
+
+    def __add__(self, other: PrunedRuns) -> PrunedRuns:
+        return PrunedRuns(self.runs + other.runs, self.entries + other.entries, self.definitions + other.definitions)

@@ -61,7 +61,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("eventcore_dead_letters_total", "counter", "Events put into the dead letters.", ("subscription",)),
     Metric("eventcore_commit_group_size", "histogram", "Batches in one commit of the store.", (), _SIZES),
     Metric("eventcore_commit_seconds", "histogram", "Duration of one commit of the store.", (), _SECONDS),
-    Metric("eventcore_pruned_total", "counter", "Events and step events that left the history.", ("kind",)),
+    Metric("eventcore_pruned_total", "counter", "Events, step events and finished runs that were pruned.", ("kind",)),
     Metric("eventcore_hook_calls_total", "counter", "Hook calls.", ("hook", "outcome")),
     Metric("eventcore_hook_seconds", "histogram", "Duration of a hook call.", ("hook",), _SECONDS),
     Metric("eventcore_hook_failures_total", "counter", "Hook handlers that did not answer.", ("plugin", "outcome")),

@@ -11,11 +11,11 @@ import anyio
 from eventcore.bus.subscription import Subscription
 from eventcore.engine import Engine
 from eventcore.kernel.cloudevents import to_cloudevent
-from eventcore.kernel.errors import EventCoreError, InvalidInput
+from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.event import Event, joined
 from eventcore.kernel.names import pattern as compile_pattern
-from eventcore.kernel.records import Audit, Batch
 from eventcore.kernel.upkeep import CountBy
+from eventcore.operations.auditing import audit
 from eventcore.operations.shapes import instant
 from eventcore.operations.times import span, when
 
@@ -112,7 +112,7 @@ async def prune(
     age = span(older_than, "older_than")
     gone = await engine.archive.prune(older_than=age, tenant=engine.tenant, pattern=type, dry_run=dry_run)
     if not dry_run:
-        await _audit(engine, "prune", f"{type or 'all'} older than {age:g} s")
+        await audit(engine, "prune", f"{type or 'all'} older than {age:g} s")
     return {"events": gone.events, "steps": gone.steps, "dry_run": dry_run}
 
 
@@ -153,17 +153,6 @@ async def backup(engine: Engine, path: str) -> dict[str, Any]:
     if not target.is_absolute():
         raise InvalidInput(f"{path} is a relative path", hint="the engine has a current folder of its own")
     await engine.store.backup(target)
-    await _audit(engine, "backup", path)
+    await audit(engine, "backup", path)
     size = (await anyio.Path(target).stat()).st_size
     return {"path": path, "bytes": size, "position": await engine.store.last_position()}
-
-
-async def _audit(engine: Engine, action: str, target: str) -> None:
-    context = engine.bus.context()
-    number = f"{action}-{engine.clock.now():.6f}"
-    row = Audit(number, engine.tenant, engine.clock.now(), context.actor, action, target)
-    try:
-        await engine.store.commit(Batch(audit=[row]))
-    except EventCoreError:
-        # What was asked for is done; the next command will say that the store cannot write.
-        return

@@ -6,7 +6,9 @@ from typing import Any
 
 from eventcore.engine import Engine
 from eventcore.kernel.errors import InvalidInput
+from eventcore.operations.auditing import audit
 from eventcore.operations.shapes import instant, run_row
+from eventcore.operations.times import span
 
 STATUSES = ("queued", "running", "waiting", "paused", "completed", "failed", "cancelled", "terminated")
 
@@ -52,6 +54,15 @@ async def wait(engine: Engine, id: str, timeout: float = 60.0) -> dict[str, Any]
     handle = await engine.workflows.run(id)
     await handle.over(timeout)
     return run_row(await handle.row())
+
+
+async def prune(engine: Engine, older_than: str | float, dry_run: bool = False) -> dict[str, Any]:
+    """Remove runs that ended long enough ago, with their journals."""
+    age = span(older_than, "older_than")
+    gone = await engine.archive.prune_runs(older_than=age, tenant=engine.tenant, dry_run=dry_run)
+    if not dry_run:
+        await audit(engine, "prune", f"runs that ended more than {age:g} s ago")
+    return {"runs": gone.runs, "entries": gone.entries, "dry_run": dry_run}
 
 
 async def signal(engine: Engine, id: str, signal: str, data: Any = None) -> dict[str, Any]:

@@ -77,6 +77,7 @@ OPERATIONS: dict[str, Operation] = {
     "runs.watch": looks.watch,
     "runs.graph": looks.run_graph,
     "runs.diff": looks.run_diff,
+    "runs.prune": runs.prune,
     "runs.signal": runs.signal,
     "runs.pause": runs.pause,
     "runs.resume": runs.resume,

@@ -33,7 +33,7 @@ from eventcore.kernel.records import (
     Schedule,
     Timer,
 )
-from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, ordered
+from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, PrunedRuns, PruneRuns, ordered
 from eventcore.storage.admission import admit
 from eventcore.storage.matching import holds_words, matcher, page_size, span_of, status_of, words_of
 from eventcore.storage.tables import Tables
@@ -131,6 +131,11 @@ class MemoryStore(Store):
             del tables.keys[name]
         steps = sum(step for _, step in found)
         return Pruned(len(found) - steps, steps, len(keys))
+
+    async def prune_runs(self, request: PruneRuns, *, dry_run: bool = False) -> PrunedRuns:
+        tables = await self._open()
+        found = tables.old_runs(request)
+        return PrunedRuns(len(found)) if dry_run else tables.forget_runs(found, request)
 
     async def size(self) -> int:
         tables = await self._open()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from copy import copy
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ from eventcore.kernel.records import (
     Schedule,
     Timer,
 )
-from eventcore.kernel.upkeep import Prune
+from eventcore.kernel.upkeep import MAX_ENTRIES, Prune, PrunedRuns, PruneRuns
 from eventcore.storage.blobs import Blobs
 from eventcore.storage.matching import matches_one
 
@@ -84,12 +84,17 @@ class Tables:
             for run in self.live.values()
         )
 
-    def prunable(self, request: Prune) -> Iterator[int]:
-        """Indexes of what may be removed, oldest first; see `Prune`."""
+    def _held(self) -> tuple[dict[str, int], set[int]]:
+        """Where the last cursor of each tenant stands, and which positions wait for delivery or are dead letters."""
         passed: dict[str, int] = {}
         for cursor in self.cursors.values():
             passed[cursor.tenant] = min(cursor.position, passed.get(cursor.tenant, cursor.position))
-        held = {row.position for row in self.deliveries.values()} | {row.position for row in self.dead_letters.values()}
+        waiting = {row.position for row in self.deliveries.values()}
+        return passed, waiting | {row.position for row in self.dead_letters.values()}
+
+    def prunable(self, request: Prune) -> Iterator[int]:
+        """Indexes of what may be removed, oldest first; see `Prune`."""
+        passed, held = self._held()
         for index, event in self.shown(range(len(self.log))):
             if (
                 (request.tenant in (None, event.tenant))
@@ -101,6 +106,48 @@ class Tables:
                 and event.run not in self.live
             ):
                 yield index
+
+    def old_runs(self, request: PruneRuns) -> list[Run]:
+        """The runs that may be removed, the one that ended first before others; see `PruneRuns`."""
+        passed, held = self._held()
+        return sorted(
+            (
+                run
+                for run in self.runs.values()
+                if run.id not in self.live
+                and run.updated < request.before
+                and request.tenant in (None, run.tenant)
+                and (run.parent or "").partition("/")[0] not in self.live
+                and not any(
+                    index >= passed.get(run.tenant, index + 1) or index + 1 in held
+                    for index in self.by_run.get(run.id, ())
+                )
+            ),
+            key=lambda run: run.updated,
+        )
+
+    def forget_runs(self, runs: Sequence[Run], request: PruneRuns) -> PrunedRuns:
+        """Remove these with their journals, as many as the request allows, and definitions that nobody names."""
+        count = entries = 0
+        for run in runs[: request.limit]:
+            for index in self.by_run.pop(run.id, ()):
+                entry = self.log[index]
+                assert isinstance(entry, JournalEntry)
+                self.by_id[entry.event.id].remove(index)
+                self.log[index] = None
+                self.hidden.discard(index)
+                entries += 1
+            del self.runs[run.id]
+            count += 1
+            if entries >= MAX_ENTRIES:
+                break
+        used = {run.definition for run in self.runs.values()}
+        unused = [
+            row.hash for row in self.definitions.values() if row.created < request.unused_since and row.hash not in used
+        ]
+        for name in unused:
+            del self.definitions[name]
+        return PrunedRuns(count, entries, len(unused))
 
     def apply(self, batch: Batch) -> int:
         """Store the batch; return what `commit` returns. Removals come before additions, as in every backend."""

@@ -13,6 +13,7 @@ from eventcore.kernel.event import Event
 from eventcore.kernel.json import encode, text_digest
 from eventcore.kernel.ports import Clock, Ids
 from eventcore.kernel.records import Batch, Definition, Guard, JournalEntry, Key, KeyAbsent, LogEntry, Run, RunAt
+from eventcore.kernel.upkeep import KEEP_UNUSED
 from eventcore.workflows.plan import Plan, TriggerPlan
 from eventcore.workflows.reducer import Decision, fold, reduce
 from eventcore.workflows.registry import Registry
@@ -54,13 +55,15 @@ class Launcher:
         self._registry, self._scribe, self._ids, self._clock = registry, scribe, ids, clock
         self._owner, self._lease, self._key_window = owner, lease, key_window
         self._staged: OrderedDict[str, Staged] = OrderedDict()
-        self._stored: set[str] = set()
+        # When each definition was last stored, by hash: those that no run names are removed after some days.
+        self._stored: dict[str, float] = {}
 
     def take(self, run_id: str) -> Staged | None:
         """The staged run, once."""
         staged = self._staged.pop(run_id, None)
         if staged is not None:
-            self._stored.add(staged.active.plan.hash)
+            for definition in staged.batch.definitions:
+                self._stored[definition.hash] = definition.created
         return staged
 
     # -- WorkflowStarter ---------------------------------------------------------------------------------------------
@@ -150,7 +153,7 @@ class Launcher:
             decision = reduce(plan, active.state, Begun(at))
             active.state = decision.state
             batch = self._scribe.opening(active, decision, at)
-        if plan.hash not in self._stored:
+        if at - self._stored.get(plan.hash, -KEEP_UNUSED) >= KEEP_UNUSED / 2:
             batch.definitions.append(Definition(plan.hash, run.tenant, plan.slug, plan.raw, at))
         guards: tuple[Guard, ...] = ()
         if key is not None:

@@ -74,6 +74,19 @@ def test_counts_are_a_table_and_json(home: HomeFolder) -> None:
     assert home.run("events", "list", "--every", "1h").returncode == 2
 
 
+def test_finished_runs_are_pruned_with_their_journals(home: HomeFolder) -> None:
+    home.write("workflows/one.yaml", "slug: one\nsteps:\n  - {id: say, emit: said}\n")
+    started = home.json("workflows", "start", "one")
+    assert home.json("runs", "prune", "--older-than", "1d") == {"runs": 0, "entries": 0, "dry_run": False}
+    assert home.run("runs", "prune", "--older-than", "0s", "--dry-run").stdout == "1 run would be removed\n"
+    assert home.json("runs", "show", started["id"])["steps"]
+    assert home.run("runs", "prune", "--older-than", "0s").stdout == "1 run removed, with 2 journal entries\n"
+    assert home.run("runs", "show", started["id"]).returncode != 0
+    assert home.json("runs", "list") == []
+    assert home.json("events", "list", "--type", "step_*") == []
+    assert [event["type"] for event in home.json("events", "list", "--type", "said")] == ["said"]
+
+
 def test_tail_goes_on_over_a_restart(home: HomeFolder) -> None:
     """The first half of A12."""
     home.run("emit", "tick", "--from", "-", stdin='{"n":1}\n{"n":2}\n{"n":3}\n')

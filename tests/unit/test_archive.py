@@ -18,11 +18,12 @@ from eventcore.kernel.cloudevents import to_cloudevent
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidInput, StoreError
 from eventcore.kernel.event import Event
-from eventcore.kernel.records import Batch, EventQuery, RunQuery
-from eventcore.kernel.upkeep import COUNT_BY, EventCount
+from eventcore.kernel.records import Batch, Definition, EventQuery, RunQuery
+from eventcore.kernel.upkeep import COUNT_BY, EventCount, PrunedRuns
 from eventcore.observe.metrics import PrometheusMetrics
 from eventcore.operations import perform
 from eventcore.storage.memory import MemoryStore
+from eventcore.testing.store_checks.records import run, step
 
 pytestmark = pytest.mark.anyio
 
@@ -319,3 +320,31 @@ async def test_a_store_in_memory_has_nothing_to_back_up(core: EventCore, tmp_pat
         await perform(core.engine, "backup", {"path": str(tmp_path / "b.db")}, _drop)
     with pytest.raises(InvalidInput, match="relative"):
         await perform(core.engine, "backup", {"path": "b.db"}, _drop)
+
+
+async def test_finished_runs_go_after_their_time() -> None:
+    clock = Clock()
+    async with archive(clock, keep_runs=90 * DAY) as (kept, store):
+        now = clock.now()
+        runs = [run(f"r{n:03}", status="completed", updated=now - 91 * DAY) for n in range(250)]
+        runs += [run("young", status="failed", updated=now - 89 * DAY), run("live", status="waiting", updated=1.0)]
+        log = [step(n, run=f"r{n:03}") for n in range(250)]
+        definitions = [
+            Definition(name, "default", "triage", b"{}", now - age) for name, age in (("d1", 9e9), ("new", 1))
+        ]
+        await store.commit(Batch(log=log, runs=runs, definitions=definitions))
+        assert await kept.prune_runs(older_than=90 * DAY, dry_run=True) == PrunedRuns(250)
+        assert await kept.prune_runs(older_than=90 * DAY, tenant="other") == PrunedRuns()
+        clock.stop_after = 4
+        with anyio.move_on_after(1):
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(kept.run)
+                while len(clock.slept) < 4:
+                    await anyio.sleep(0)
+                tasks.cancel_scope.cancel()
+        assert clock.slept == [FIRST, 0.05, 0.05, EVERY], "three chunks"
+        assert [found.id for found in await store.runs(RunQuery())] == ["young", "live"]
+        assert await store.definition("new") is not None, "an engine may be about to start a run of it"
+        assert 'eventcore_pruned_total{kind="run"} 250.0' in kept._metrics.text()
+        with pytest.raises(InvalidInput):
+            await kept.prune_runs(older_than=-1)

@@ -620,6 +620,22 @@ async def test_only_one_engine_drives_a_run_and_another_takes_over_when_its_leas
             assert len(await of_type(second, "workflow_completed")) == 1
 
 
+async def test_a_definition_that_was_pruned_is_stored_again_with_the_next_run(anyio_backend: Any) -> None:
+    store, clock = MemoryStore(), Ahead()
+    async with EventCore(store=store, clock=clock) as core:
+        define(core, {"id": "a", "emit": "done"})
+        names = []
+        for _ in range(2):
+            run = await core.workflows.start("w")
+            await run.result(5)
+            names.append((await run.row()).definition)
+            assert await store.definition(names[-1]) is not None
+            clock.seconds += 100 * 86_400
+            assert (await core.engine.archive.prune_runs(older_than=90 * 86_400)).definitions == 1
+            assert await store.definition(names[-1]) is None
+        assert names[0] == names[1]
+
+
 async def test_a_run_is_resumed_where_it_was(anyio_backend: Any) -> None:
     store = MemoryStore()
     calls: list[str] = []

@@ -369,9 +369,9 @@ def test_every_statement_is_explained_and_valid(tmp_path: Path) -> None:
         for name, text in SQL.items():
             if name not in ("begin", "begin_read", "commit", "rollback"):
                 parts = {"table": "events", "conditions": "1", "order": "ASC", "oldest": "at", "shown": "1"}
-                filled = text.format(**parts, foreign="1, 2", by="type", what="at")
+                filled = text.format(**parts, foreign="1, 2", by="type", what="id")
                 names = dict.fromkeys(("id", "tenant", "limit", "most", "words", "until", "owner", "now", "slug"), 1)
-                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash", "run"), 1)
+                names |= dict.fromkeys(("source", "after", "every", "name", "fence", "hash", "run", "before"), 1)
                 values: Any = names | {"limit_key": 1} if ":" in filled else ("[]",) * filled.count("?")
                 connection.execute(f"EXPLAIN {filled}", values)
     with pytest.raises(ValueError, match="lacks its comment"):

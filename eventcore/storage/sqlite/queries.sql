@@ -148,6 +148,36 @@ DELETE FROM events WHERE position = ?;
 -- Retention of step events: the journal keeps its row.
 UPDATE journal SET hidden = 1 WHERE position = ?;
 
+-- name: prunable_runs
+-- Finished runs that retention may remove.
+SELECT {what} FROM runs
+WHERE live = 0 AND updated < :before AND (:tenant IS NULL OR tenant = :tenant)
+  AND NOT EXISTS (
+    SELECT 1 FROM runs parent
+    WHERE parent.id = substr(runs.parent, 1, instr(runs.parent, '/') - 1) AND parent.live = 1)
+  AND NOT EXISTS (
+    SELECT 1 FROM journal WHERE run = runs.id AND (
+      position > ifnull((SELECT min(c.position) FROM cursors c WHERE c.tenant = journal.tenant), 9e18)
+      OR position IN (SELECT position FROM deliveries)
+      OR position IN (SELECT position FROM dead_letters)))
+ORDER BY updated LIMIT :limit;
+
+-- name: searchable_entries
+-- What the text index may know of a run.
+SELECT position, type, subject, actor, raw FROM journal WHERE run = ?;
+
+-- name: delete_entries
+-- A run's journal.
+DELETE FROM journal WHERE run = ?;
+
+-- name: delete_run
+-- A run's head row.
+DELETE FROM runs WHERE id = ?;
+
+-- name: delete_definitions
+-- What no run is pinned to any more.
+DELETE FROM definitions WHERE created < ? AND hash NOT IN (SELECT definition FROM runs);
+
 -- name: raise_floor
 -- No position is given twice, even if the newest rows went.
 UPDATE meta SET value = max(value, ?) WHERE name = 'position_floor';

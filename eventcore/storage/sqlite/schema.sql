@@ -115,6 +115,7 @@ CREATE INDEX runs_by_slug ON runs (tenant, slug, id);
 -- `live` says whether the status is one of the live ones. A condition on the status itself would have every move of a
 -- run rewrite this index.
 CREATE INDEX runs_live ON runs (tenant, slug, limit_key) WHERE live = 1;
+CREATE INDEX runs_over ON runs (updated) WHERE live = 0;
 
 CREATE TABLE definitions (
     hash TEXT PRIMARY KEY NOT NULL,

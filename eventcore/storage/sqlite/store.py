@@ -37,7 +37,7 @@ from eventcore.kernel.records import (
     Schedule,
     Timer,
 )
-from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, ordered
+from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, PrunedRuns, PruneRuns, ordered
 from eventcore.storage.matching import page_size, words_of
 from eventcore.storage.sqlite import search, statements, upkeep
 from eventcore.storage.sqlite.connection import Connection, open_reader, open_writer
@@ -267,6 +267,11 @@ class SqliteStore(Store):
         if dry_run:
             return await self._read(upkeep.prunable, request)
         return await self._write(upkeep.prune, request)
+
+    async def prune_runs(self, request: PruneRuns, *, dry_run: bool = False) -> PrunedRuns:
+        if dry_run:
+            return await self._read(upkeep.prunable_runs, request)
+        return await self._write(upkeep.prune_runs, request)
 
     async def size(self) -> int:
         [[size]] = await self._read(statements.fetch, "size", ())

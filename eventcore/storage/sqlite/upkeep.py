@@ -7,7 +7,7 @@ from typing import Any
 
 import orjson
 
-from eventcore.kernel.upkeep import Prune, Pruned
+from eventcore.kernel.upkeep import MAX_ENTRIES, Prune, Pruned, PrunedRuns, PruneRuns
 from eventcore.storage.sqlite import search
 from eventcore.storage.sqlite.sql import SQL
 
@@ -35,6 +35,32 @@ def prunable(connection: sqlite3.Connection, request: Prune) -> Pruned:
     """How much `prune` would remove if it had no limit."""
     counts = [_query(connection, table, request, "count(*)", 1)[0][0] for table in ("events", "journal")]
     return Pruned(*counts)
+
+
+def prune_runs(connection: sqlite3.Connection, request: PruneRuns) -> PrunedRuns:
+    """See `Store.prune_runs`."""
+    runs = entries = 0
+    connection.execute(SQL["raise_floor"], connection.execute(SQL["last_position"]).fetchone())
+    for (run,) in _old_runs(connection, request, "id", request.limit):
+        rows = connection.execute(SQL["searchable_entries"], (run,)).fetchall()
+        search.forget(connection, rows)
+        connection.execute(SQL["delete_entries"], (run,))
+        connection.execute(SQL["delete_run"], (run,))
+        runs, entries = runs + 1, entries + len(rows)
+        if entries >= MAX_ENTRIES:
+            break
+    definitions = connection.execute(SQL["delete_definitions"], (request.unused_since,)).rowcount
+    return PrunedRuns(runs, entries, definitions)
+
+
+def prunable_runs(connection: sqlite3.Connection, request: PruneRuns) -> PrunedRuns:
+    """How many runs `prune_runs` would remove if it had no limit."""
+    return PrunedRuns(_old_runs(connection, request, "count(*)", 1)[0][0])
+
+
+def _old_runs(connection: sqlite3.Connection, request: PruneRuns, what: str, limit: int) -> list[tuple[Any, ...]]:
+    values = {"before": request.before, "tenant": request.tenant, "limit": limit}
+    return connection.execute(SQL["prunable_runs"].format(what=what), values).fetchall()
 
 
 def _rows(connection: sqlite3.Connection, table: str, request: Prune, limit: int) -> list[tuple[Any, ...]]:

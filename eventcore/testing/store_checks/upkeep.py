@@ -8,8 +8,18 @@ from typing import Any
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.event import Event
 from eventcore.kernel.ports import Store
-from eventcore.kernel.records import Batch, Cursor, DeadLetter, Delivery, EventQuery, Key, LogEntry
-from eventcore.kernel.upkeep import EventCount, Prune, Pruned
+from eventcore.kernel.records import (
+    Batch,
+    Cursor,
+    DeadLetter,
+    Definition,
+    Delivery,
+    EventQuery,
+    Key,
+    LogEntry,
+    RunQuery,
+)
+from eventcore.kernel.upkeep import EventCount, Prune, Pruned, PrunedRuns, PruneRuns
 from eventcore.testing.store_checks.records import MakeStore, event, ids, move, run, started, step
 
 _ALL = Prune(now=0.0)
@@ -213,6 +223,59 @@ async def check_text_after_prune(make_store: MakeStore) -> None:
         await store.commit(Batch(log=[event(3, at=1.0, **raw), event(4, **raw)]))
         assert await store.prune(Prune(now=0.0, before=2.0)) == Pruned(events=2, steps=1)
         assert ids(await store.events(EventQuery(text="invoice"))) == ["e0004"]
+
+
+async def check_prune_runs(make_store: MakeStore) -> None:
+    """Finished runs go with their journals, the one that ended first before others; positions stay taken."""
+    async with started(make_store) as store:
+        runs = [run(f"r{n}", status="completed", updated=float(n), definition=f"d{n % 2}") for n in range(1, 5)]
+        runs += [run("r5", status="waiting", updated=1.0), run("r6", status="failed", updated=1.0, tenant="other")]
+        raw = b'{"text":"invoice"}'
+        log = [step(n, run=f"r{n}", raw=raw) for n in range(1, 6)]
+        definitions = [Definition(f"d{n}", "default", "triage", b"{}", 1.0) for n in range(3)]
+        await store.commit(Batch(log=[*log, step(6, run="r1", raw=raw)], runs=runs, definitions=definitions))
+        assert len(await store.events(EventQuery(text="invoice"))) == 6
+        old = PruneRuns(before=4.0, unused_since=0.0, tenant="default")
+        assert await store.prune_runs(old, dry_run=True) == PrunedRuns(3)
+        assert await store.prune_runs(replace(old, limit=2)) == PrunedRuns(2, entries=3)
+        assert [await store.run(f"r{n}") is None for n in range(1, 7)] == [True, True, False, False, False, False]
+        assert await store.journal("r1") == []
+        assert ids(await store.events(EventQuery(text="invoice"))) == ["e0003", "e0004", "e0005"]
+        assert await store.event("e0001") is None
+        assert await store.prune_runs(replace(old, unused_since=1.0)) == PrunedRuns(1, entries=1)
+        assert await store.prune_runs(replace(old, unused_since=2.0)) == PrunedRuns(definitions=1)
+        assert [await store.definition(f"d{n}") is None for n in range(3)] == [False, False, True]
+        assert await store.prune_runs(PruneRuns(before=9.0, unused_since=2.0)) == PrunedRuns(2, 1, 1)
+        assert [found.id for found in await store.runs(RunQuery())] == ["r5"]
+        await store.commit(Batch(moves=[move("r5", 2, "completed")]))
+        assert await store.prune_runs(PruneRuns(before=9.0, unused_since=2.0)) == PrunedRuns(1, 1, 1)
+        assert await store.last_position() == 6
+        assert await store.commit(Batch(log=[event(7)])) == 7
+
+
+async def check_prune_runs_holds_back(make_store: MakeStore) -> None:
+    """What a cursor has not passed, what waits for delivery or is a dead letter, and a live run's child stays."""
+    async with started(make_store) as store:
+        runs = [run(f"r{n}", status="completed") for n in range(1, 5)]
+        runs += [run("r5", status="completed", parent="r6/ask[0]"), run("r6", status="waiting")]
+        held = Batch(
+            log=[step(n, run=f"r{n}") for n in range(1, 5)],
+            runs=runs,
+            cursors=[Cursor("default", "slow", 3)],
+            deliveries=[Delivery("default", "slow", 2, "parked", 1, 0.0)],
+            dead_letters=[DeadLetter("l1", "default", "gone", 3, "no", 5, 1.0)],
+        )
+        await store.commit(held)
+        old = PruneRuns(before=9.0, unused_since=0.0)
+        assert await store.prune_runs(old) == PrunedRuns(1, 1)
+        assert sorted(found.id for found in await store.runs(RunQuery())) == ["r2", "r3", "r4", "r5", "r6"]
+        done: list[tuple[str, str, int]] = [("default", "slow", 2)]
+        await store.commit(
+            Batch(cursors=[Cursor("default", "slow", 4)], deliveries_done=done, dead_letters_done=["l1"])
+        )
+        assert await store.prune_runs(old) == PrunedRuns(3, 3)
+        await store.commit(Batch(moves=[move("r6", 2, "completed")]))
+        assert await store.prune_runs(old) == PrunedRuns(2)
 
 
 async def _left(store: Store) -> list[int]:

@@ -132,7 +132,34 @@ def test_what_the_kernel_is_too_old_for_is_closed_here(arch: Arch) -> None:
     assert verdict(arch, "truncate") == ALLOW
     assert verdict(arch, "truncate", allowed=Allowed(2, truncate=False)) == EPERM
     assert verdict(arch, "fchmod") == ALLOW
-    assert verdict(arch, "fchmod", allowed=Allowed(2, metadata=False)) == EPERM
+    for name in ("fchmod", "fchmodat", "utimensat"):  # accepted, and nothing done
+        assert verdict(arch, name, allowed=Allowed(2, metadata=False)) == bpf.errno(0)
+
+
+def test_nothing_gets_the_rights_of_its_owner(arch: Arch) -> None:
+    making, reading = 0o101, 0
+    assert verdict(arch, "openat", 9, 0, making, 0o644) == ALLOW
+    assert verdict(arch, "openat", 9, 0, reading, 0o7777) == ALLOW  # open looks at the mode only when it makes
+    for mode in (0o4755, 0o2755, 0o6000):
+        assert verdict(arch, "openat", 9, 0, making, mode) == EPERM
+        assert verdict(arch, "openat", 9, 0, 0o20200002, mode) == EPERM  # O_TMPFILE
+        assert verdict(arch, "fchmod", 3, mode) == EPERM
+        assert verdict(arch, "fchmodat", 9, 0, mode) == EPERM
+    assert verdict(arch, "fchmodat", 9, 0, 0o1777) == ALLOW
+
+
+def test_a_pair_of_sockets_reaches_nobody_else(arch: Arch) -> None:
+    unix, stream, datagram, sequenced = 1, 1, 2, 5
+    assert verdict(arch, "socketpair", unix, stream | 0o2004000) == ALLOW
+    assert verdict(arch, "socketpair", unix, sequenced) == ALLOW
+    assert verdict(arch, "socketpair", unix, datagram) == EPERM
+
+
+def test_what_is_sent_connects_nowhere(arch: Arch) -> None:
+    fast_open, tcp = 0x20000000, Allowed(2, tcp=True)
+    assert verdict(arch, "sendto", 3, 0, 7, 0x4000, allowed=tcp) == ALLOW
+    assert verdict(arch, "sendto", 3, 0, 7, fast_open, allowed=tcp) == EPERM
+    assert verdict(arch, "sendmsg", 3, 0, fast_open, allowed=tcp) == EPERM
 
 
 def test_ioctls_that_push_keys_into_a_terminal_are_refused(arch: Arch) -> None:

@@ -1,4 +1,4 @@
-"""Looks how full a worker's folders are, where the kernel sets no bound: granted ones, and a private one without a view.
+"""Looks how full a worker's folders are where the kernel sets no bound: granted ones, and private ones without a view.
 
 The last resort, since there are no quotas for a folder that work everywhere: what is written between two looks is
 written. The bound of each single file (RLIMIT_FSIZE) holds all the same.

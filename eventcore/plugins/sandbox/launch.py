@@ -22,6 +22,7 @@ import anyio
 from anyio import to_thread
 
 from eventcore.kernel.errors import SandboxUnavailable
+from eventcore.plugins.sandbox.diskwatch import remove
 from eventcore.plugins.sandbox.spec import WorkerSpec
 
 _BOOT = Path(__file__).parent / "worker" / "boot.py"
@@ -108,7 +109,7 @@ class BareProcess:
         os.close(self._pidfd)
         os.close(self.output)
         # In a thread, because how many files lie there is up to the plugin.
-        await to_thread.run_sync(shutil.rmtree, self._folder, True)
+        await to_thread.run_sync(remove, self._folder)
 
 
 #: Starts the process of a worker, which has not loaded its plugin yet.

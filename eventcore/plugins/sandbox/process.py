@@ -19,7 +19,7 @@ from eventcore.plugins.sandbox.channel import Channel
 from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameError, check_from_worker, parse
 from eventcore.plugins.sandbox.inflight import InFlight
 from eventcore.plugins.sandbox.launch import Launcher, Process, host_paths, spawn
-from eventcore.plugins.sandbox.reports import clean, describe_exit, failure
+from eventcore.plugins.sandbox.reports import clean, describe_exit, failure, printed
 from eventcore.plugins.sandbox.requests import Requests, Turn
 from eventcore.plugins.sandbox.spec import WorkerSpec
 
@@ -52,7 +52,7 @@ class ProcessWorker:
         self._number = 0
         self._waiting = 0
         self._requests = Requests(spec.slug, spec.limits.requests_per_second)
-        self._incoming: deque[tuple[InFlight, dict[str, Any]]] = deque()
+        self._incoming: deque[tuple[InFlight, dict[str, Any], int]] = deque()
         self._arrived = anyio.Event()
         self._turn = anyio.Semaphore(1, fast_acquire=True)
         self._sync: frozenset[str] = frozenset()
@@ -253,7 +253,7 @@ class ProcessWorker:
 
     def _outcome(self, reply: dict[str, Any]) -> dict[str, Any]:
         if reply["ok"]:
-            return {"result": reply["result"], "stdout": reply["stdout"], "stderr": reply["stderr"]}
+            return {"result": reply["result"], **printed(reply)}
         raise failure(reply, self.spec)
 
     def _settle(self, call: InFlight) -> None:
@@ -283,7 +283,7 @@ class ProcessWorker:
             return  # it is being killed; what it still says does not count
         frame = parse(body)
         if check_from_worker(frame) == "request":
-            self._on_request(frame)
+            self._on_request(frame, len(body))
             return
         call = self._calls.get(frame["id"])
         if call is None or call.reply is not None:
@@ -292,13 +292,13 @@ class ProcessWorker:
         if not call.open:
             self._settle(call)
 
-    def _on_request(self, frame: dict[str, Any]) -> None:
+    def _on_request(self, frame: dict[str, Any], size: int) -> None:
         call = self._calls.get(frame["call"])
         if call is None or call.reply is not None:
             raise FrameError(f"it made a request for call {frame['call']}, which is not in flight")
-        self._requests.admit(frame["rid"])
+        self._requests.admit(frame["rid"], size)
         call.open += 1
-        self._incoming.append((call, frame))
+        self._incoming.append((call, frame, size))
         self._arrived.set()
 
     async def _dispatch(self) -> None:
@@ -307,14 +307,14 @@ class ProcessWorker:
             await self._arrived.wait()
             self._arrived = anyio.Event()
             while self._incoming:
-                call, frame = self._incoming.popleft()
-                self._tasks.start_soon(self._answer, call, self._requests.turn(), frame)
+                call, frame, size = self._incoming.popleft()
+                self._tasks.start_soon(self._answer, call, self._requests.turn(), frame, size)
 
-    async def _answer(self, call: InFlight, turn: Turn, frame: dict[str, Any]) -> None:
+    async def _answer(self, call: InFlight, turn: Turn, frame: dict[str, Any], size: int) -> None:
         host = call.host
         if host is not None and frame["method"] == "in_progress":
             host = partial(call.renewing, host)
-        body = await self._requests.answer(turn, host, frame)
+        body = await self._requests.answer(turn, host, frame, size)
         call.open -= 1
         self._channel.send(body)
         if call.reply is not None and not call.open:

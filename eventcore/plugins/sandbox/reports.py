@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import signal
-import unicodedata
 from collections.abc import Mapping
 from typing import Any
 
 from eventcore.kernel.errors import PluginFailed
+from eventcore.plugins.sandbox.frames import MAX_OUTPUT
 from eventcore.plugins.sandbox.spec import WorkerSpec
+
+#: All of Unicode's category Cc but line feed and tabulator.
+_SPELLED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+#: The worker keeps to `MAX_OUTPUT` and adds a note; what speaks in its place may not.
+_MOST_PRINTED = MAX_OUTPUT + 100
 
 
 def clean(text: str, most: int) -> str:
     """Text from a plugin: control characters are spelled out, and it ends at `most` characters."""
-    text = text[:most]
-    if text.isprintable():
-        return text
-    return "".join(c if c in "\n\t" or unicodedata.category(c) != "Cc" else f"\\x{ord(c):02x}" for c in text)
+    return text[:most].translate(_SPELLED)
+
+
+def printed(reply: Mapping[str, Any]) -> dict[str, str]:
+    """What a call printed, fit for a terminal."""
+    return {name: clean(reply[name], _MOST_PRINTED) if reply[name] else "" for name in ("stdout", "stderr")}
 
 
 def describe_exit(code: int | None) -> str:
@@ -42,7 +49,7 @@ def failure(reply: Mapping[str, Any], spec: WorkerSpec) -> PluginFailed:
         text or kind,
         kind=kind,
         trace=clean(error["trace"], 32 * 1024) or None,
-        output={"stdout": reply["stdout"], "stderr": reply["stderr"]},
+        output=printed(reply),
         transient=error["transient"],
         **more,
     )

@@ -10,7 +10,7 @@ import anyio
 from eventcore.kernel.errors import EventCoreError, PermissionDenied
 from eventcore.kernel.json import encode
 from eventcore.kernel.ports import HostApi
-from eventcore.plugins.sandbox.frames import MAX_FRAME, MAX_REQUESTS, FrameError
+from eventcore.plugins.sandbox.frames import MAX_FRAME, MAX_REQUEST_BYTES, MAX_REQUESTS, FrameError
 from eventcore.plugins.sandbox.reports import clean
 
 #: Set when the request before has begun, and to be set when this one has.
@@ -30,32 +30,38 @@ class Requests:
     def __init__(self, slug: str, rate: float) -> None:
         self._slug = slug
         self._last = 0
-        self._open = 0
+        self._open = self._bytes = 0
         self._rate = self._tokens = rate
         self._at = 0.0
         self._begun = anyio.Event()
         self._begun.set()
 
-    def admit(self, rid: int) -> None:
+    def admit(self, rid: int, size: int) -> None:
         """Count a request in.
 
+        Args:
+            size: its bytes.
+
         Raises:
-            FrameError: its id is not above the last one, so it may be a replay; or too many are open.
+            FrameError: its id is not above the last one, so it may be a replay; or too many, or too much, is open.
         """
         if not self._last < rid < 2**53:
             raise FrameError(f"it used the request id {rid} after {self._last}; ids must rise")
         if self._open >= MAX_REQUESTS:
             raise FrameError(f"it has more than {MAX_REQUESTS} requests in flight")
+        if self._bytes + size > MAX_REQUEST_BYTES:
+            raise FrameError(f"its requests in flight have more than {MAX_REQUEST_BYTES:,} bytes")
         self._last = rid
         self._open += 1
+        self._bytes += size
 
     def turn(self) -> Turn:
         """The next admitted request's place in the row, for `answer`."""
         before, self._begun = self._begun, anyio.Event()
         return before, self._begun
 
-    async def answer(self, turn: Turn, host: HostApi | None, frame: dict[str, Any]) -> bytes:
-        """The frame that answers an admitted request. Errors become part of it.
+    async def answer(self, turn: Turn, host: HostApi | None, frame: dict[str, Any], size: int) -> bytes:
+        """The frame that answers an admitted request of that size. Errors become part of it.
 
         Requests run side by side, but begin in the order in which the plugin made them, whatever order the event loop
         starts tasks in (trio's is random): two emits in a row must not be swapped.
@@ -79,6 +85,7 @@ class Requests:
         finally:
             begun.set()
             self._open -= 1
+            self._bytes -= size
 
     def _without_host(self, rid: int, method: str, params: dict[str, Any]) -> bytes:
         if method != "log":

@@ -7,6 +7,7 @@ from typing import Any
 
 from eventcore.plugins.host_api import CallApi, Service
 from eventcore.plugins.logbook import Line, Logbook
+from eventcore.plugins.sandbox.reports import clean
 
 _LEVELS = {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error", "critical")}
 _MAX_LINE = 4096
@@ -17,14 +18,15 @@ def table(logbook: Logbook) -> dict[str, Service]:
     """The service `log`."""
 
     async def write(call: CallApi, params: dict[str, Any]) -> None:
-        """Write one line, cut at 4,096 characters, if the manifest's `monitoring` lets it through."""
+        """Write one line, cut at 4,096 characters, control characters spelled out, if the manifest's `monitoring` lets it through."""
         word = str(params.get("level", "info")).lower()
         level = _LEVELS.get(word, logging.INFO)
         wanted = call.record.described().monitoring
         if not wanted.enable_logging or level < _LEVELS[wanted.log_level.lower()]:
             return
         slug, context = call.record.slug, call.context
-        message, logger = str(params.get("message", ""))[:_MAX_LINE], str(params.get("logger", ""))[:_MAX_LOGGER]
+        message = clean(str(params.get("message", "")), _MAX_LINE)
+        logger = clean(str(params.get("logger", "")), _MAX_LOGGER)
         about = {"call": context.cause.event, "run": context.cause.run}
         log = logging.getLogger(f"eventcore.plugins.{slug}")
         # Which levels count is for the manifest to say, line by line; what handlers show is for the host.

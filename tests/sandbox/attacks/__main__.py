@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import secrets
 import subprocess
 import sys
 from collections import Counter
@@ -18,9 +19,10 @@ from typing import Any
 import pytest
 
 from tests.sandbox.attacks.catalogue import CORPUS, Attack, attacks
+from tests.sandbox.attacks.plant import VARIABLE
 from tests.sandbox.tier import MODES, as_user
 
-NAIVE = ("root-spawn", "root-trusting", "nobody-spawn", "nobody-trusting")
+NAIVE = tuple(f"{who}-{how}" for how in ("spawn", "trusting", "inline") for who in ("root", "nobody"))
 #: Where attacks succeed, they do so among themselves: these hold the rest of the machine apart.
 _APART = ["unshare", "--mount", "--pid", "--fork", "--mount-proc", "--ipc", "--uts", "--kill-child"]
 
@@ -51,6 +53,7 @@ def outcomes(corpus: Path, mode: str, names: Iterable[str] = (), timeout: float 
         text=True,
         cwd=root,
         errors="backslashreplace",
+        env=dict(os.environ, **{VARIABLE: "secret " + secrets.token_hex(16)}),
     ) as process:
         said, errors = process.communicate(timeout=timeout)
     yield from map(json.loads, said.splitlines())

@@ -22,6 +22,7 @@ class Attack:
         stopped_by: what must stop it.
         granted: what it is given beyond its workspace: nothing, `a port` or `a program`.
         excepted: the levels at which nothing stops it, and which say so.
+        needs: what not every kernel has, and without which it succeeds nowhere.
     """
 
     file: str
@@ -30,6 +31,7 @@ class Attack:
     stopped_by: str
     granted: str = ""
     excepted: tuple[str, ...] = ()
+    needs: str = ""
 
     @property
     def name(self) -> str:
@@ -68,4 +70,5 @@ def _described(file: str, function: str, text: str) -> Attack:
     words = {name.strip(): value.strip().rstrip(".") for name, value in said.items()}
     excepted = tuple(words["Not stopped"].replace(",", " ").split()) if "Not stopped" in words else ()
     tries = text.split("\n", 1)[0]
-    return Attack(file, function, tries, words.get("Stopped by", ""), words.get("Granted", ""), excepted)
+    stopped, granted, needs = (words.get(name, "") for name in ("Stopped by", "Granted", "Needs"))
+    return Attack(file, function, tries, stopped, granted, excepted, needs)

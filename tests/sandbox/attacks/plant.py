@@ -30,7 +30,7 @@ class Plant:
         self._folder = folder
         self._secret = folder / "secret"
         self._outside, self.workspace = folder / "outside", folder / "workspace"
-        self._token = "secret " + secrets.token_hex(16)
+        self._token = os.environ.get(VARIABLE) or "secret " + secrets.token_hex(16)
         self._stack = ExitStack()
         self._listeners: dict[str, socket.socket] = {}
         self._victim: subprocess.Popen[bytes] | None = None

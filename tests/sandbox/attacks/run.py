@@ -2,16 +2,18 @@
 
     python -m tests.sandbox.attacks.run CORPUS MODE [NAME...]
 
-Modes: `full` and `reduced` are the sandbox; `spawn` is our worker without it; `trusting` is a host that believes its
-worker. The last two are for comparison, and do what attacks are made for: `python -m tests.sandbox.attacks` runs them
-in namespaces of their own.
+Modes: `full` and `reduced` are the sandbox; `spawn` is our worker without it, `trusting` a host that believes its
+worker, `inline` one that has its plugins in its own process. Those three are for comparison, and attacks succeed there:
+`python -m tests.sandbox.attacks` holds them apart from the rest of the machine.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
 import shutil
 import sys
 import tempfile
@@ -20,6 +22,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -31,9 +34,10 @@ from eventcore.plugins.sandbox.launch import Launcher, spawn
 from eventcore.plugins.sandbox.linux import calls
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import Allowance, WorkerLimits, WorkerSpec
+from eventcore.plugins.services import logs as services
 from tests.sandbox.attacks.catalogue import Attack, attacks
 from tests.sandbox.attacks.gauges import Gauges
-from tests.sandbox.attacks.naive import TrustingWorker
+from tests.sandbox.attacks.naive import TrustingWorker, inline
 from tests.sandbox.attacks.plant import Plant, descendants, end
 
 MEMORY_MB, DISK_MB, THREADS = 64, 8, 24
@@ -43,6 +47,9 @@ _TIME, _HANG = 1.0, 2.5
 _AFTER = 0.06
 #: How often an attack is run when the loop was held up: other things on the machine do that too.
 _TRIES = 3
+#: What an error with its output and trace may come to, in characters.
+_MOST_WORDS = 300_000
+_LOGGED: Any = SimpleNamespace(record=SimpleNamespace(slug="attack"))
 _NEIGHBOUR = "def run(params):\n    return params\n"
 
 
@@ -71,18 +78,20 @@ class Range:
         self._sandbox = Sandbox(namespaces=mode == "full")
         self._launcher: Launcher = self._sandbox if mode in ("full", "reduced") else spawn
         self._neighbour: ProcessWorker
-        self._ours: set[int] = set()
+        self._lines = _Lines()
 
     @asynccontextmanager
     async def opened(self) -> AsyncIterator[Range]:
         self._neighbour_code.mkdir()
         (self._neighbour_code / "handler.py").write_text(_NEIGHBOUR)
+        logging.getLogger().addHandler(self._lines)
         try:
             async with anyio.create_task_group() as self._tasks:
                 self._neighbour = await self._start(WorkerSpec("neighbour", self._neighbour_code))
                 yield self
                 await self._neighbour.close()
         finally:
+            logging.getLogger().removeHandler(self._lines)
             self._sandbox.close()
 
     async def _start(self, spec: WorkerSpec) -> ProcessWorker:
@@ -106,10 +115,12 @@ class Range:
         self._plant.renew()
         self._copy(attack)
         before = {self._plant.victim, *descendants_of_ours()}
+        self._lines.harm = []
         began = time.perf_counter()
         async with Gauges() as gauges:
             value, how, harm = await self._attempt(attack)
             harm += await self._ask_the_neighbour()
+        harm += self._lines.harm
         harm += gauges.harm()
         left = [pid for pid in descendants_of_ours() if pid not in before]
         if left:
@@ -133,7 +144,7 @@ class Range:
         (self._code / "planted.json").write_text(json.dumps(self._told()))
         for path in (self._code, *self._code.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        if self.mode in ("spawn", "trusting"):
+        if self.mode not in ("full", "reduced"):
             (self._code / attack.file).chmod(0o666)
 
     def _told(self) -> dict[str, Any]:
@@ -163,6 +174,8 @@ class Range:
         """What it brought back, how it ended, and what the host did that it should not have."""
         if self.mode == "trusting":
             return await self._trusting(attack)
+        if self.mode == "inline":
+            return await inline(self._spec(attack), self._told(), _HANG)
         try:
             worker = await self._start(self._spec(attack))
         except EventCoreError as error:
@@ -170,9 +183,9 @@ class Range:
         try:
             answer = await worker.call("run", {"params": self._told()}, timeout=_TIME, host=_host)
             await asyncio.sleep(_AFTER)
-            return answer["result"], "answered", []
+            return answer["result"], "answered", _text_harm(answer["stdout"] + answer["stderr"])
         except EventCoreError as error:
-            return None, _words(error), []
+            return None, _words(error), _text_harm(json.dumps(error.as_dict(), ensure_ascii=False))
         finally:
             await worker.kill("the attack is over")
 
@@ -187,9 +200,9 @@ class Range:
         except TimeoutError:
             return None, "no answer", ["the host waits for ever", *worker.forged]
         except Exception as error:
-            return None, repr(error)[:300], worker.forged
+            return None, repr(error)[:300], worker.forged + _text_harm(str(error))
         finally:
-            await worker.kill()
+            await worker.kill()  # which may add to what it was made to do
 
     async def _ask_the_neighbour(self) -> list[str]:
         try:
@@ -206,9 +219,27 @@ def descendants_of_ours() -> list[int]:
 
 
 async def _host(method: str, params: dict[str, Any]) -> Any:
-    """The services of a host that grants nothing."""
+    """The services of a host that grants nothing but to log."""
     if method != "log":
         raise PermissionDenied(f"{method[:64]!r} is not granted")
+    await services.write(_LOGGED, params)
+
+
+class _Lines(logging.Handler):
+    """Reads the host's log as a terminal would."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.harm: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.harm += _text_harm(record.getMessage())
+
+
+def _text_harm(text: str) -> list[str]:
+    """What a terminal would stumble over, or a log would drown in."""
+    found = ["control characters in its words"] if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text) else []
+    return found + ([f"{len(text):,} characters of words"] if len(text) > _MOST_WORDS else [])
 
 
 def _words(error: EventCoreError) -> str:

@@ -18,9 +18,11 @@ from typing import Any, Protocol, TypeAlias
 from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameBuffer, NotJSON, encode, pack, parse
 from eventcore.sdk import Answer, NoResponder, PermissionDenied, PluginError
 
-#: Together below frames.MAX_REQUESTS, with one more for a plain function's own request.
+#: Together below frames.MAX_REQUESTS, with one more for a plain function's own request; and so are, with such a one and
+#: with log lines, the bytes below frames.MAX_REQUEST_BYTES, because one alone may be as long as a frame.
 _MOST_ASKED = 40
 _MOST_TOLD = 16
+_MOST_ASKED_BYTES = 3 << 18
 _READ = 64 * 1024
 _MOST_BYTES = MAX_FRAME - 64  # room for the id
 
@@ -44,7 +46,8 @@ class HostChannel:
         self._thread = threading.get_ident()
         self._buffer = FrameBuffer()
         self._rids = count(1)
-        self._asked: dict[int, Future] = {}
+        self._asked: dict[int, tuple[Future, int]] = {}
+        self._asked_bytes = 0
         self._told: set[int] = set()
         self._unsent: deque[tuple[bytes, Future]] = deque()
         self._inbox: deque[dict[str, Any]] = deque()
@@ -96,15 +99,24 @@ class HostChannel:
         if rid in self._told:
             self._told.discard(rid)
             return
-        future = self._asked.pop(rid)
+        future, size = self._asked.pop(rid)
+        self._asked_bytes -= size
         if not future.cancelled():
             if frame["ok"]:
                 future.set_result(frame["result"])
             else:
                 future.set_exception(_as_exception(frame["error"]))
-        while self._unsent and len(self._asked) < _MOST_ASKED:
-            request, future = self._unsent.popleft()
-            self._asked[self._send(request)] = future
+        while self._unsent and self._has_room(self._unsent[0][0]):
+            self._ask(*self._unsent.popleft())
+
+    def _has_room(self, request: bytes) -> bool:
+        if len(self._asked) >= _MOST_ASKED:
+            return False
+        return not self._asked or self._asked_bytes + len(request) <= _MOST_ASKED_BYTES
+
+    def _ask(self, request: bytes, future: Future) -> None:
+        self._asked[self._send(request)] = future, len(request)
+        self._asked_bytes += len(request)
 
     # Sending
 
@@ -122,16 +134,16 @@ class HostChannel:
         request = self._encoded(call.id, method, params)
         future: Future = self._loop.create_future()
         if call.blocking:
-            self._asked[self._send(request)] = future
+            self._ask(request, future)
             while not future.done():
                 self._read_blocking()
             return Answer(future.result())
         call.waiting.add(future)
         future.add_done_callback(call.waiting.discard)
-        if self._unsent or len(self._asked) >= _MOST_ASKED:
+        if self._unsent or not self._has_room(request):
             self._unsent.append((request, future))
         else:
-            self._asked[self._send(request)] = future
+            self._ask(request, future)
         return Answer(pending=future)
 
     def tell(self, call_id: int, params: dict[str, Any]) -> None:

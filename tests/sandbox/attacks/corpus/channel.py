@@ -1,4 +1,4 @@
-"""The channel to the host: what is dear to read, forged, or out of turn. A value that comes back means: it was believed.
+"""The channel to the host: what is dear to read, forged, or out of turn. A value that comes back was believed.
 
 A fresh worker's first call of its entry has the id 2, because loading had 1.
 """
@@ -10,6 +10,7 @@ import socket
 import struct
 import sys
 import time
+from contextlib import suppress
 
 _MIB = 1 << 20
 _CALL = 2
@@ -78,10 +79,8 @@ def dear_frames_within_the_limit(planted):
     Stopped by: the envelope's exact fields; a violation kills.
     """
     body = b'{"id":%d,"ok":true,"result":[%s[]]}' % (_CALL, b"[]," * (_MIB // 3 - 100))
-    try:
+    with suppress(OSError):
         _send(*[body] * 50)
-    except OSError:
-        pass
     _wait()
 
 
@@ -324,7 +323,7 @@ def hostile_log(planted):
     from eventcore.sdk import ctx
 
     for _ in range(20):
-        ctx.log("\x1b[2J\x1b]0;owned\x07\r\n[host] all is well" + "x" * _MIB)
+        ctx.log("info", "\x1b[2J\x1b]0;owned\x07\r\n[host] all is well" + "x" * _MIB)
 
 
 def hostile_error(planted):

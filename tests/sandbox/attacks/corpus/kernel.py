@@ -179,6 +179,7 @@ def kernel_module(planted):
     """Loads a module (an empty one, which only asks whether it could). Needs root.
 
     Stopped by: seccomp; no capabilities.
+    Needs: a kernel that takes modules.
     """
     try:
         syscall("init_module", ctypes.create_string_buffer(1), 0, text(""))

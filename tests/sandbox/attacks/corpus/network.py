@@ -129,6 +129,7 @@ def kernel_crypto(planted):
     """Opens the kernel's crypto interface, a surface with a history.
 
     Stopped by: seccomp.
+    Needs: a kernel with AF_ALG.
     """
     with socket.socket(socket.AF_ALG, socket.SOCK_SEQPACKET, 0) as sock:
         sock.bind(("hash", "sha256"))
@@ -154,7 +155,6 @@ def send_a_descriptor(planted):
     sock = socket.socket(fileno=os.dup(int(sys.argv[1])))
     for _ in range(200):
         socket.send_fds(sock, [b"\0\0\0\2{}"], [0, 0, 0])
-    return
 
 
 def fast_open(planted):

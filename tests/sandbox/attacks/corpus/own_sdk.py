@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from contextlib import suppress
 
 
 def patch_the_parser(planted):
@@ -67,7 +68,6 @@ def break_the_language(planted):
     for name in ("len", "isinstance", "type", "print"):
         setattr(builtins, name, None)
     json.dumps = None
-    return
 
 
 def replace_the_sandbox(planted):
@@ -77,8 +77,11 @@ def replace_the_sandbox(planted):
     """
     from eventcore.plugins.sandbox.linux import calls, landlock
 
-    calls.unshare(calls.CLONE_NEWUSER)
-    landlock.restrict(landlock.abi(), [("/", landlock.WRITE)])
+    for undo in (lambda: calls.unshare(calls.CLONE_NEWUSER), lambda: landlock.restrict(7, [("/", landlock.WRITE)])):
+        try:
+            undo()
+        except OSError:
+            continue
     with open(planted["secret"]) as file:
         return file.read()
 
@@ -91,7 +94,8 @@ def loosen_the_filter(planted):
     from eventcore.plugins.sandbox.linux import bpf, calls, seccomp
 
     arch = calls.arch()
-    seccomp.install(bpf.assemble(arch.audit, [], x32=False, known=1 << 29, unknown=bpf.ALLOW, default=bpf.ALLOW))
+    with suppress(OSError):
+        seccomp.install(bpf.assemble(arch.audit, [], x32=False, known=1 << 29, unknown=bpf.ALLOW, default=bpf.ALLOW))
     with open(planted["secret"]) as file:
         return file.read()
 
@@ -103,10 +107,8 @@ def widen_landlock(planted):
     """
     from eventcore.plugins.sandbox.linux import landlock
 
-    try:
+    with suppress(OSError):
         landlock.restrict(landlock.abi(), [("/", landlock.WRITE)])
-    except OSError:
-        pass
     with open(planted["secret"]) as file:
         return file.read()
 

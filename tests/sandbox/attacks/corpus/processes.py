@@ -298,7 +298,7 @@ def change_root_process_name(planted):
 
 
 def programs_without_end(planted):
-    """May run one program, and starts it until nothing goes any more; all ignore signals and have sessions of their own.
+    """May run one program, and starts it until nothing goes any more; all ignore signals and have their own sessions.
 
     Stopped by: RLIMIT_NPROC; pid namespace (nothing is left).
     Granted: a program.

@@ -97,8 +97,9 @@ def search_its_own_memory(planted):
     Stopped by: an exec'ed zygote.
     """
     for found in gc.get_objects():
-        if isinstance(found, dict) and planted["variable"] in found:
-            return planted["variable"] if found is not planted else None
+        for value in list(found.values()) if isinstance(found, dict) else ():
+            if isinstance(value, dict) and planted["variable"] in value:
+                return value[planted["variable"]]
     return None
 
 

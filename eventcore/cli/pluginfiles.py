@@ -40,4 +40,4 @@ def command(name: str, path: str, out: Path | None, as_json: bool) -> None:
     elif out is not None:
         click.echo(f"{clean(str(out))}: {plural(len(raw), 'byte')} of {clean(found['plugin'])}")
     else:
-        click.get_binary_stream("stdout").write(raw)
+        click.echo(raw, nl=False)

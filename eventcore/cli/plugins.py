@@ -105,6 +105,11 @@ def _facts(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> Iterator[tu
         yield f"  {one['limit']}", f"{one['value']} ({one['by']})"
     for label, value in (found.get("reach") or {}).items():
         yield f"  {label}", value
+    containers = found.get("containers") or {}
+    yield "image", f"{containers['image']}{' (built from its Dockerfile)' * containers['built']}" if containers else ""
+    for one in containers.get("running", ()):
+        used = f"CPU {one['cpu_percent']:g} %, memory {one['memory_mb']:g} MB"
+        yield f"  {one['container']}", f"{used}, {one['bytes_in']:g} bytes in, {one['bytes_out']:g} out"
     yield "other keys", compact(manifest["extra"]) if manifest.get("extra") else ""
     yield "from", f"{found['origin']}: {found['path']}"
 

@@ -51,6 +51,7 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "content_hash": record.content_hash,
         "sandbox": await _sandbox(engine, record) if record.manifest else None,
         "reach": reach(engine, record) if record.manifest else None,
+        "containers": await _containers(engine, record) if record.manifest else None,
         "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
     }
 
@@ -62,6 +63,16 @@ def reach(engine: Engine, record: PluginRecord) -> dict[str, str]:
         return reach_in_words(record.described(), record.granted, scope, engine.settings.http)
     except InvalidInput as error:
         return {"wrong": str(error)}
+
+
+async def _containers(engine: Engine, record: PluginRecord) -> dict[str, Any] | None:
+    """The image of a plugin that runs in containers, and what each of them uses now; None for others."""
+    calls, containers = engine.plugins.calls, engine.plugins.containers
+    wish = calls.rules.allowance(record).container
+    if wish is None or containers is None:
+        return None
+    image = containers.image_of(calls.spec(record, engine.tenant), wish)
+    return {"image": image, "built": wish.dockerfile, "running": await containers.stats(record.slug)}
 
 
 async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:

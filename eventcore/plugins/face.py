@@ -12,6 +12,7 @@ from eventcore.plugins.calls import Calls
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.outside.files import FileRef, Files
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
+from eventcore.plugins.sandbox.container.launcher import Containers
 
 
 class Plugins:
@@ -36,6 +37,8 @@ class Plugins:
         self._context, self._changed, self._on_demand = context, changed, on_demand
         #: Reads the files that plugins hand over.
         self.files = Files(calls.rules.allowance)
+        #: The container tier; set by who opens the engine.
+        self.containers: Containers | None = None
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:
         """Answer an intent with a function of the embedder's own: trusted, in-process, sync or async.

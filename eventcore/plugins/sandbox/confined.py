@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -276,6 +277,8 @@ async def _fork(
 class ConfinedProcess:
     """A confined worker: its keeper and itself, both held by pidfds."""
 
+    inside: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(
         self, sock: socket.socket, output: int, status: socket.socket, folder: str, share: float = 0.0
     ) -> None:
@@ -328,6 +331,9 @@ class ConfinedProcess:
         """Hold it to its share of a CPU."""
         if self._share:
             await throttle(self, self._share)
+
+    async def stop(self) -> None:
+        """Nothing but a kill: its plugin's `cleanup` has had its say."""
 
     def cpu_seconds(self) -> float | None:
         """CPU time of all its threads so far; None when it is gone."""

@@ -43,6 +43,7 @@ def podman(folder: Path) -> Iterator[str]:
             service.terminate()
             service.wait(20)
             subprocess.run([*command, "rm", "--all", "--force", "--time", "0"], capture_output=True, timeout=60)
+            shutil.rmtree(folder / "root", ignore_errors=True)  # every container has a copy of the image there
 
 
 def _await(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
@@ -84,7 +85,7 @@ def _root_file_system() -> bytes:
                 info = tarfile.TarInfo(link)
                 info.type, info.linkname = tarfile.SYMTYPE, python
                 archive.addfile(info)
-        for place in ("/tmp", "/scratch", "/workspace", "/eventcore", "/proc", "/sys", "/dev", "/etc"):
+        for place in ("/tmp", "/proc", "/sys", "/dev", "/etc"):
             info = tarfile.TarInfo(place)
             info.type, info.mode = tarfile.DIRTYPE, 0o755
             archive.addfile(info)

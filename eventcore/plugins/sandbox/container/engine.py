@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
@@ -107,13 +107,15 @@ class DockerEngine:
 
     async def wait(self, container: str) -> int | None:
         """Wait for its end. Returns its exit code, or None where it is gone already."""
+        # `next-exit` ends with the removal too, and gives the code of one that removes itself.
+        params = {"condition": "next-exit"}
         try:
-            found = await self._json("POST", f"/containers/{container}/wait", timeout=None)
+            found = await self._json("POST", f"/containers/{container}/wait", timeout=None, params=params)
         except EngineRefused as error:
             if error.details.get("status") == NOT_FOUND:
                 return None
             raise
-        return int(found["StatusCode"])
+        return None if found.get("Error") else int(found["StatusCode"])
 
     async def stop(self, container: str, seconds: float) -> None:
         """Ask it to end, and kill it after so many seconds."""
@@ -175,11 +177,13 @@ class DockerEngine:
             raise self._missing(error) from error
 
     async def _progress(self, response: httpx.Response, what: str) -> None:
-        async for line in _lines(response):
+        wrong = ""
+        async for line in response.aiter_lines():  # to its end: a generator that is left early is closed by nobody
             with suppress(ValueError):
                 said = json.loads(line)
-                if isinstance(said, dict) and said.get("error"):
-                    raise EngineRefused(f"{what} failed: {str(said['error'])[:2000]}", kind="SandboxUnavailable")
+                wrong = wrong or (str(said.get("error") or "") if isinstance(said, dict) else "")
+        if wrong:
+            raise EngineRefused(f"{what} failed: {wrong[:2000]}", kind="SandboxUnavailable")
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
@@ -237,12 +241,6 @@ class DockerEngine:
             kind="SandboxUnavailable",
             hint="start Docker, or `podman system service`, and name its socket in [containers] socket",
         )
-
-
-async def _lines(response: httpx.Response) -> AsyncIterator[str]:
-    async for line in response.aiter_lines():
-        if len(line) <= 1 << 20:
-            yield line
 
 
 def usual_place(environ: Mapping[str, str] | None = None) -> str:

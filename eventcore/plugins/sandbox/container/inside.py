@@ -10,11 +10,14 @@ import signal
 import socket
 import sys
 import threading
+import time
 from contextlib import suppress
 
 _PART = 65_536
 #: How long the last words of a worker may take. Seconds.
 _LAST = 5.0
+#: How long a worker may go on after its host. Seconds.
+_GRACE = 1.0
 
 
 def main() -> None:
@@ -52,7 +55,10 @@ def _carry_in(sock: socket.socket) -> None:
     with suppress(OSError):
         while data := os.read(0, _PART):
             sock.sendall(data)
+    # The host is gone. A worker that reads notices it; one that computes is not waited for.
     _shut(sock, socket.SHUT_WR)
+    time.sleep(_GRACE)
+    os._exit(1)
 
 
 def _carry_out(sock: socket.socket) -> None:

@@ -88,13 +88,13 @@ class ContainerProcess:
 
     async def hold(self) -> None:
         """Carry the streams until it is cancelled, or both are at their end."""
-        async with anyio.create_task_group() as tasks:
-            tasks.start_soon(self._carry_in)
-            try:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._carry_in)
                 await self._carry_out()
-            finally:
-                self._end_of_words()
-            tasks.cancel_scope.cancel()
+                tasks.cancel_scope.cancel()
+        finally:
+            self._end_of_words()  # and not before: a descriptor that is waited for must not be closed
 
     def kill(self) -> None:
         """SIGKILL, by the engine, from within `wait`."""

@@ -19,6 +19,9 @@ LOCAL_IMPORTS = {
     ("eventcore/observe/metrics.py", "prometheus_client"): "slow to import, and the command line makes no metrics",
     ("eventcore/testing/pytest_plugin.py", "eventcore.home.layout"): "pytest loads it in every project that has us",
     ("eventcore/testing/pytest_plugin.py", "eventcore.app"): "pytest loads it in every project that has us",
+    ("eventcore/app/outside.py", "eventcore.plugins.outside.broker"): "an HTTP client is slow to import",
+    ("eventcore/plugins/sandbox/container/launcher.py", "eventcore.plugins.sandbox.container.engine"): "the same",
+    ("eventcore/plugins/sandbox/container/inside.py", "eventcore.plugins.sandbox.worker.main"): "sys.path is set above",
     ("eventcore/plugins/sandbox/worker/boot.py", "eventcore.plugins.sandbox.worker.main"): "sys.path is set just above",
     ("eventcore/plugins/sandbox/zygote/boot.py", "eventcore.plugins.sandbox.zygote.main"): "sys.path is set just above",
 }

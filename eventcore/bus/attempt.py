@@ -13,11 +13,11 @@ from eventcore.bus.calling import describe
 from eventcore.bus.host import Host
 from eventcore.bus.ledger import Ack, Ended, Failed, Verdict
 from eventcore.bus.outcome import Outcome, Status
-from eventcore.bus.quick import maker
 from eventcore.bus.staging import Delivering, Staging
 from eventcore.bus.subscription import Subscription
 from eventcore.kernel.errors import EngineClosed, Interrupted, LoopDetected
 from eventcore.kernel.event import Event
+from eventcore.kernel.quick import maker
 
 log = logging.getLogger("eventcore.bus")
 

@@ -6,8 +6,7 @@ in one process never take each other's causes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar, Token
 from typing import Any, Protocol
 
@@ -54,11 +53,16 @@ def served(token: Token[tuple[Any, ...] | None]) -> None:
     _current.reset(token)
 
 
-@contextmanager
-def serving(owner: object, context: CallContext) -> Iterator[None]:
-    """Make `context` the current one of `owner` for the body."""
-    token = _current.set((owner, context))
-    try:
-        yield
-    finally:
-        _current.reset(token)
+class serving:  # noqa: N801 - used as a function is
+    """Make `context` the current one of `owner` for the body. A class, not a generator: it is entered once a call."""
+
+    __slots__ = ("_now", "_token")
+
+    def __init__(self, owner: object, context: CallContext) -> None:
+        self._now = (owner, context)
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._now)
+
+    def __exit__(self, *exc_info: object) -> None:
+        _current.reset(self._token)

@@ -67,7 +67,7 @@ def fresh_events(new_id: Callable[[], str], source: str, context: CallContext) -
 
     Fresh.__qualname__ = Event.__qualname__
 
-    # A frozen class sets its slots slowly. An unfrozen one of the same layout becomes it; see `eventcore.bus.quick`.
+    # A frozen class sets its slots slowly. An unfrozen one of the same layout becomes it; see `eventcore.kernel.quick`.
     class Draft:
         __slots__ = Event.__slots__
 

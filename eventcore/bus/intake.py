@@ -7,7 +7,6 @@ from typing import Any
 
 from eventcore.bus.outbox import Pending
 from eventcore.bus.outcome import Receipt
-from eventcore.bus.quick import maker
 from eventcore.bus.staging import Staging
 from eventcore.bus.types import EventTypes, check_word
 from eventcore.kernel.context import MAX_HOPS, CallContext
@@ -15,6 +14,7 @@ from eventcore.kernel.errors import Conflict, IdempotencyConflict, InvalidInput
 from eventcore.kernel.event import MAX_BLOB, MAX_PAYLOAD, Event, split
 from eventcore.kernel.json import encode, text_digest
 from eventcore.kernel.ports import Clock, Contributor, Faults, Ids, Store
+from eventcore.kernel.quick import maker
 from eventcore.kernel.records import Batch, Guard, Key, KeyAbsent, LogEntry
 
 #: How long idempotency keys are remembered by default, in seconds.

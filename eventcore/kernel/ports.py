@@ -122,6 +122,10 @@ class Invoker(Protocol):
         """Whether somebody answers this intent now."""
         ...
 
+    def at_once(self, intent: str, tenant: str) -> bool:
+        """Whether calling it runs to its end in one step, so that nothing can cut it off."""
+        ...
+
     async def invoke(
         self, intent: str, params: Mapping[str, Any], context: CallContext, metadata: Mapping[str, Any]
     ) -> Invocation:

@@ -6,12 +6,13 @@ tenant. Times are seconds since the Unix epoch, UTC.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
 
 from eventcore.kernel.context import PathEntry
 from eventcore.kernel.event import Event
+from eventcore.kernel.quick import Lately, late_list
 
 RunStatus = Literal["queued", "running", "waiting", "paused", "completed", "failed", "cancelled", "terminated"]
 
@@ -243,44 +244,56 @@ class Audit:
     raw_new: bytes | None = None
 
 
-@dataclass(slots=True)
-class Batch:
-    """Everything one commit changes: all of it or nothing.
+class Batch(Lately):
+    """Everything one commit changes: all of it or nothing. Lists are made at the first touch: most batches have two.
 
     `log` is in order; the rest is not. A row that exists is replaced, but for runs (added with `runs`, changed with
     `moves`), keys (only ever added), `cursors_begun` (stored only where there is no such cursor) and audit and log
     (append only).
     """
 
-    log: list[LogEntry] = field(default_factory=list)
-    runs: list[Run] = field(default_factory=list)
-    moves: list[RunMove] = field(default_factory=list)
-    definitions: list[Definition] = field(default_factory=list)
-    timers: list[Timer] = field(default_factory=list)
-    timers_done: list[str] = field(default_factory=list)
-    listening: list[Listening] = field(default_factory=list)
-    listening_done: list[str] = field(default_factory=list)
-    keys: list[Key] = field(default_factory=list)
-    cursors: list[Cursor] = field(default_factory=list)
-    cursors_begun: list[Cursor] = field(default_factory=list)
-    deliveries: list[Delivery] = field(default_factory=list)
-    deliveries_done: list[tuple[str, str, int]] = field(default_factory=list)
-    dead_letters: list[DeadLetter] = field(default_factory=list)
-    dead_letters_done: list[str] = field(default_factory=list)
-    plugin_states: list[PluginState] = field(default_factory=list)
-    memory: list[Memory] = field(default_factory=list)
-    schedules: list[Schedule] = field(default_factory=list)
-    schedules_done: list[str] = field(default_factory=list)
-    audit: list[Audit] = field(default_factory=list)
+    log: list[LogEntry] = late_list()
+    runs: list[Run] = late_list()
+    moves: list[RunMove] = late_list()
+    definitions: list[Definition] = late_list()
+    timers: list[Timer] = late_list()
+    timers_done: list[str] = late_list()
+    listening: list[Listening] = late_list()
+    listening_done: list[str] = late_list()
+    keys: list[Key] = late_list()
+    cursors: list[Cursor] = late_list()
+    cursors_begun: list[Cursor] = late_list()
+    deliveries: list[Delivery] = late_list()
+    deliveries_done: list[tuple[str, str, int]] = late_list()
+    dead_letters: list[DeadLetter] = late_list()
+    dead_letters_done: list[str] = late_list()
+    plugin_states: list[PluginState] = late_list()
+    memory: list[Memory] = late_list()
+    schedules: list[Schedule] = late_list()
+    schedules_done: list[str] = late_list()
+    audit: list[Audit] = late_list()
+
+    def __init__(self, log: list[LogEntry] | None = None, **rows: list[Any]) -> None:
+        if log is not None:
+            self.log = log
+        for name, given in rows.items():
+            if name not in Batch.__annotations__:
+                raise TypeError(f"a batch has no {name}")
+            setattr(self, name, given)
+
+    @property
+    def touched(self) -> Mapping[str, list[Any]]:
+        """Its lists by field, but for those that nobody has touched: they are empty."""
+        return self.__dict__
 
     def add(self, other: Batch) -> None:
         """Append everything of `other`."""
-        for name in Batch.__slots__:
-            if rows := getattr(other, name):
+        for name, rows in other.__dict__.items():
+            if rows:
                 getattr(self, name).extend(rows)
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in Batch.__slots__)
+        return any(self.__dict__.values())
 
 
 # Guards: conditions checked inside the commit's transaction. One that does not hold fails its own batch with `Conflict`

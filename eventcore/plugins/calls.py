@@ -10,10 +10,8 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-import anyio
-
 from eventcore.bus.bus import Bus
-from eventcore.bus.calling import as_async, describe, readable
+from eventcore.bus.calling import describe, readable
 from eventcore.bus.current import serving
 from eventcore.kernel.context import CallContext, Cause, loop_in
 from eventcore.kernel.errors import (
@@ -23,7 +21,6 @@ from eventcore.kernel.errors import (
     InvalidPayload,
     NoResponder,
     PluginFailed,
-    PluginTimeout,
     UnknownIntent,
 )
 from eventcore.kernel.event import MAX_PAYLOAD
@@ -75,6 +72,10 @@ class Calls:
 
     def knows(self, intent: str, tenant: str) -> bool:
         return self.registry.answering(intent) is not None
+
+    def at_once(self, intent: str, tenant: str) -> bool:
+        target = self.registry.host.get(intent)
+        return target is not None and target.at_once
 
     async def invoke(
         self, intent: str, params: Mapping[str, Any], context: CallContext, metadata: Mapping[str, Any]
@@ -237,17 +238,13 @@ class Calls:
     async def _call_host(
         self, target: HostIntent, body: dict[str, Any], context: CallContext, timeout: float | None
     ) -> Invocation:
-        limit = HOST_TIMEOUT if timeout is None else timeout
-        result: Any = None
         try:
-            with serving(self._bus, context), anyio.move_on_after(limit) as scope:
-                result = await as_async(target.call)(body)
+            with serving(self._bus, context):
+                result = await target.answer(body, HOST_TIMEOUT if timeout is None else timeout)
         except EventCoreError:
             raise
         except Exception as error:
             raise PluginFailed(describe(error), kind=type(error).__name__) from error
-        if scope.cancelled_caught:
-            raise PluginTimeout(f"{target.name} ran over its {limit:g} s", kind="TimeoutError")
         try:
             encode(result, what=f"the result of {target.name}")
         except InvalidPayload as error:

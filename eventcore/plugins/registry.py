@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from eventcore.kernel.errors import InvalidInput, InvalidManifest, NotFound, Problem
+import anyio
+
+from eventcore.bus.calling import AsyncHandler, as_async, never_waits
+from eventcore.kernel.errors import InvalidInput, InvalidManifest, NotFound, PluginTimeout, Problem
 from eventcore.kernel.names import did_you_mean, slug
 from eventcore.plugins.manifest import PluginManifest, read_manifest
 from eventcore.plugins.permissions import PluginPermission
@@ -68,13 +71,40 @@ class PluginRecord:
         return self.manifest
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class HostIntent:
-    """A function of the embedder's own, callable wherever a plugin's intent is."""
+    """A function of the embedder's own, callable wherever a plugin's intent is.
+
+    Attributes:
+        function: the same, made async.
+        at_once: whether that runs to its end in one step, so that no time limit can end it.
+    """
 
     name: str
     call: Callable[[dict[str, Any]], Any]
     roles: tuple[str, ...] = ()
+    function: AsyncHandler = field(init=False)
+    at_once: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.function = as_async(self.call)
+        self.at_once = never_waits(self.function)
+
+    async def answer(self, body: dict[str, Any], limit: float) -> Any:
+        """Call it.
+
+        Args:
+            limit: seconds.
+
+        Raises:
+            PluginTimeout: it ran over the limit.
+            Exception: whatever the function raised.
+        """
+        if self.at_once:
+            return await self.function(body)
+        with anyio.move_on_after(limit):
+            return await self.function(body)
+        raise PluginTimeout(f"{self.name} ran over its {limit:g} s", kind="TimeoutError")
 
 
 @dataclass(slots=True)

@@ -47,9 +47,10 @@ def admit(batch: Batch, guards: Sequence[Guard], view: View) -> None:
     for guard in guards:
         if (why := _broken(guard, view)) is not None:
             raise Conflict(why, guard=guard)
-    if batch.runs or batch.moves:
+    touched = batch.touched
+    if "runs" in touched or "moves" in touched:
         _admit_runs(batch, view)
-    if batch.keys:
+    if "keys" in touched:
         _admit_keys(batch, guards, view)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.quick import maker
 from eventcore.workflows.decision import MAX_GATHERED, Decision
 from eventcore.workflows.definition import MAX_ITEMS
 from eventcore.workflows.plan import StepPlan
@@ -16,6 +17,8 @@ from eventcore.workflows.undo import begin_undoing, undo_next
 REQUESTED, DECIDED = "approval_requested", "approval_decided"
 #: How many failed items an error names.
 _NAMED = 10
+
+_new_call = maker(Call)
 
 
 def advance(decision: Decision, at: float) -> None:
@@ -270,7 +273,7 @@ def _call(
     if left := mark.get("deadline"):
         timeout = min(max(0.001, left - at), node.timeout or left - at)
     epoch = decision.state.epochs.get(path, 0)
-    decision.calls.append(Call(path, attempt, node.target, params, timeout, node.kind, epoch, node.secrets))
+    decision.calls.append(_new_call(path, attempt, node.target, params, timeout, node.kind, epoch, node.secrets))
 
 
 def _emit(

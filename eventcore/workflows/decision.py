@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from eventcore.kernel.event import MAX_PAYLOAD
 from eventcore.kernel.json import decode, encode
+from eventcore.kernel.quick import Lately, late_list, maker
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.state import SETTLED, Entry, State, alive, apply, parent_of
 from eventcore.workflows.ticks import Call, End, Listen, Publish, Wait
+
+_entry = maker(Entry)
 
 #: How large what a container gathers may be: the outputs of its items, each of which was small enough.
 MAX_GATHERED = 16 * MAX_PAYLOAD
@@ -31,8 +33,11 @@ class _Secrets(dict[str, Any]):
 _SECRETS = _Secrets()
 
 
-@dataclass(slots=True)
-class Decision:
+_COMMITTED = frozenset({"entries", "waits", "waits_done", "timers_done", "listens", "listens_done"})
+_PLAIN = frozenset({"plan", "state", "end", "entries", "calls", "dirty"})
+
+
+class Decision(Lately):
     """The state after a tick, and everything to commit or to do because of it.
 
     Attributes:
@@ -43,24 +48,25 @@ class Decision:
         dirty: containers (the empty path: the run) to look at, because something in them changed.
     """
 
-    plan: Plan
-    state: State
-    entries: list[Entry] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    publishes: list[Publish] = field(default_factory=list)
-    waits: list[Wait] = field(default_factory=list)
-    waits_done: list[str] = field(default_factory=list)
-    timers_done: list[str] = field(default_factory=list)
-    listens: list[Listen] = field(default_factory=list)
-    listens_done: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    children: list[tuple[str, Literal["cancel", "terminate"]]] = field(default_factory=list)
-    dirty: list[str] = field(default_factory=list)
-    end: End | None = None
+    entries: list[Entry] = late_list()
+    calls: list[Call] = late_list()
+    publishes: list[Publish] = late_list()
+    waits: list[Wait] = late_list()
+    waits_done: list[str] = late_list()
+    timers_done: list[str] = late_list()
+    listens: list[Listen] = late_list()
+    listens_done: list[str] = late_list()
+    dropped: list[str] = late_list()
+    children: list[tuple[str, Literal["cancel", "terminate"]]] = late_list()
+    dirty: list[str] = late_list()
+
+    def __init__(self, plan: Plan, state: State) -> None:
+        self.plan, self.state = plan, state
+        self.end: End | None = None
 
     def write(self, type: str, path: str, attempt: int, **data: Any) -> None:
         """Write a journal entry, and let the state follow."""
-        entry = Entry(type, path, attempt, data)
+        entry = _entry(type, path, attempt, data)
         self.entries.append(entry)
         apply(self.state, entry)
         if type == "step_completed":
@@ -74,15 +80,14 @@ class Decision:
     @property
     def says(self) -> bool:
         """Whether there is anything to commit."""
-        return bool(
-            self.entries
-            or self.waits
-            or self.end
-            or self.waits_done
-            or self.timers_done
-            or self.listens
-            or self.listens_done
-        )
+        if self.end is not None:
+            return True
+        return any(rows and name in _COMMITTED for name, rows in self.__dict__.items())
+
+    @property
+    def plain(self) -> bool:
+        """Whether it has nothing but journal entries, calls and an end: most have not."""
+        return self.__dict__.keys() <= _PLAIN
 
     def json(self, value: Any, what: str, limit: int = MAX_PAYLOAD) -> Any:
         """The value as it will be read back from the journal, so that a live run and a replayed one see the same."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import anyio
@@ -47,6 +48,16 @@ class Driven:
     def only_one_unsettled(self) -> bool:
         """Whether nothing else of the run can come in while its one step is being called."""
         return sum(step.status in ("running", "waiting") for step in self.active.state.steps.values()) == 1
+
+    @contextmanager
+    def calling(self, path: str) -> Iterator[None]:
+        """The run's own task calls a step in the body, which `put` may cut off."""
+        scope = self.scopes[path] = anyio.CancelScope()
+        self.inline = path
+        with scope:
+            yield
+        self.inline = None
+        del self.scopes[path]
 
     def put(self, arrival: Arrival) -> None:
         self.inbox.append(arrival)

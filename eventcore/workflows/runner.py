@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import Any
 
 import anyio
@@ -21,6 +22,7 @@ from eventcore.kernel.records import LIVE, Batch, JournalEntry, LogEntry, Run, R
 from eventcore.workflows.decision import Decision
 from eventcore.workflows.driven import Arrival, Driven, timer_name
 from eventcore.workflows.launch import Launcher
+from eventcore.workflows.leases import keep_leases
 from eventcore.workflows.listening import Listeners
 from eventcore.workflows.lookback import look_back
 from eventcore.workflows.pinned import plan_of
@@ -90,7 +92,8 @@ class Runner:
         await self._waker.load()
         stack.callback(self._store.watch(self._committed))
         tasks.start_soon(self._timers.keep, name="eventcore timers")
-        tasks.start_soon(self._keep_leases, name="eventcore leases")
+        renewing = partial(keep_leases, self._store, self._clock, self._owner, self._lease, self.recover)
+        tasks.start_soon(renewing, name="eventcore leases")
 
     @property
     def idle(self) -> bool:
@@ -270,12 +273,11 @@ class Runner:
             self._call_beside(driven, ready)
 
     async def _call_inline(self, driven: Driven, call: Call) -> None:
-        scope = driven.scopes[call.path] = anyio.CancelScope()
-        driven.inline = call.path
-        with scope:
+        if call.kind == "plugin" and self._invoker.at_once(call.intent, driven.active.run.tenant):
             driven.inbox.append(await self._calls.call(driven.active, call))
-        driven.inline = None
-        del driven.scopes[call.path]
+            return
+        with driven.calling(call.path):
+            driven.inbox.append(await self._calls.call(driven.active, call))
 
     def _call_beside(self, driven: Driven, calls: list[Call]) -> None:
         for call in calls:
@@ -357,7 +359,7 @@ class Runner:
         )
         if arrival.effects is not None and decision.entries:
             batch.add(arrival.effects)
-        if decision.listens:
+        if not decision.plain and decision.listens:
             await look_back(self._store, self._listeners, run, decision.listens, batch)
         guards = [RunAt(run.id, run.version, run.fence), *(arrival.guards if decision.entries else ())]
         self._faults.reach("run.before_end" if decision.end else "step.before_commit")
@@ -371,18 +373,23 @@ class Runner:
         move = batch.moves[0]
         run.version, run.status, run.updated = move.version, move.status, move.updated
         active.state, driven.told = decision.state, frozenset()
+        if not decision.plain or "timers" in batch.touched:
+            self._carry_out(driven, decision, batch, arrival.tick.at)
+        self._saver.count(run, decision)
+        if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
+            self._faults.reach("step.after_commit")
+        return True
+
+    def _carry_out(self, driven: Driven, decision: Decision, batch: Batch, at: float) -> None:
+        """What most decisions have not: timers, listeners that go, calls to cut off, children to stop."""
+        run = driven.active.run
         for timer in batch.timers:
             self._timers.expect(timer.due)
         for path in decision.listens_done:
             self._listeners.remove(f"{run.id}/{path}")
         driven.cut_off(decision.dropped)
         for child, verb in decision.children:
-            asked = Asked(verb, f"workflow:{run.slug}", arrival.tick.at)
-            self._spawn(self._ask_child, child, asked)
-        self._saver.count(run, decision)
-        if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
-            self._faults.reach("step.after_commit")
-        return True
+            self._spawn(self._ask_child, child, Asked(verb, f"workflow:{run.slug}", at))
 
     def _lost(self, run: Run) -> None:
         """Our copy of a run is out of date: another engine drives it now, or we ourselves loaded it twice."""
@@ -408,12 +415,3 @@ class Runner:
             return False
         await self._go_on(run, tick)
         return True
-
-    async def _keep_leases(self) -> None:
-        while True:
-            await self._clock.sleep(self._lease / 3)
-            try:
-                await self._store.renew(self._owner, self._clock.now(), self._lease)
-                await self.recover()
-            except EventCoreError as error:
-                log.error("leases could not be renewed: %s", error)

@@ -11,11 +11,19 @@ from eventcore.kernel.context import CallContext, Cause, PathEntry
 from eventcore.kernel.event import MAX_PAYLOAD, Event
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.ports import Ids
+from eventcore.kernel.quick import maker
 from eventcore.kernel.records import Batch, JournalEntry, Listening, Run, RunMove, RunStatus, Timer
 from eventcore.workflows.decision import Decision
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.state import Entry, State
 from eventcore.workflows.ticks import Call, End, Listen
+
+# These are made for every step.
+_event = maker(Event)
+_journal_entry = maker(JournalEntry)
+_run_move = maker(RunMove)
+_cause = maker(Cause)
+_call_context = maker(CallContext)
 
 
 @dataclass(slots=True)
@@ -26,11 +34,17 @@ class Active:
     plan: Plan
     state: State
     started: dict[str, str] = field(default_factory=dict)
+    #: What every event of the run has.
+    source: str = field(init=False)
+    roles: frozenset[str] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.source, self.roles = f"/workflows/{self.run.slug}", frozenset(self.run.roles)
 
     def cause(self, step: str) -> Cause:
         """The cause of what a step does by itself: its own emits are a hop away."""
         entry: PathEntry = (f"workflow:{self.run.slug}", step, "")
-        return Cause(
+        return _cause(
             event=self.started.get(step, self.run.id),
             correlation=self.run.correlation_id,
             hops=self.run.hops + 1,
@@ -41,9 +55,7 @@ class Active:
 
     def context(self, step: str) -> CallContext:
         """On whose behalf a step calls: the starter's."""
-        return CallContext(
-            tenant=self.run.tenant, actor=self.run.actor, roles=frozenset(self.run.roles), cause=self.cause(step)
-        )
+        return _call_context(tenant=self.run.tenant, actor=self.run.actor, roles=self.roles, cause=self.cause(step))
 
 
 def initial_state(run: Run) -> State:
@@ -125,7 +137,7 @@ class Scribe:
         if decision.end is not None:
             status = decision.end.status
             output, error = _ends(decision)
-        batch.moves.append(RunMove(run.id, status, run.version + 1, at, output, error))
+        batch.moves.append(_run_move(run.id, status, run.version + 1, at, output, error))
         return batch
 
     def parked(self, active: Active, calls: list[Call], at: float) -> Batch:
@@ -139,6 +151,16 @@ class Scribe:
         run = active.run
         for entry in decision.entries:
             batch.log.append(self._journal(active, entry, at))
+        if not decision.plain:
+            self._more(active, decision, at, batch)
+        if decision.end is not None and run.parent is not None and "/" in run.parent:
+            batch.timers.append(_told(run, decision.end, at))
+        if decision.end is not None:
+            batch.log.extend(self._ended(run, decision, at))
+
+    def _more(self, active: Active, decision: Decision, at: float, batch: Batch) -> None:
+        """What most decisions have not: events, timers, and who listens."""
+        run = active.run
         for publish in decision.publishes:
             batch.log.append(self._published(active, publish.path, publish.type, publish.data, at))
         for wait in decision.waits:
@@ -148,10 +170,6 @@ class Scribe:
         batch.timers_done.extend(decision.timers_done)
         batch.listening.extend(listening_row(run, listen) for listen in decision.listens)
         batch.listening_done.extend(f"{run.id}/{path}" for path in decision.listens_done)
-        if decision.end is not None and run.parent is not None and "/" in run.parent:
-            batch.timers.append(_told(run, decision.end, at))
-        if decision.end is not None:
-            batch.log.extend(self._ended(run, decision, at))
 
     def _journal(self, active: Active, entry: Entry, at: float) -> JournalEntry:
         run = active.run
@@ -166,8 +184,8 @@ class Scribe:
             cause = active.started.get(entry.path, run.id)
         step = active.plan.node(entry.path)
         data = {"slug": run.slug, "step": entry.path, "attempt": entry.attempt, step.kind: step.target, **entry.data}
-        event = self._event(run, entry.type, data, at, event_id, cause, subject=entry.path)
-        return JournalEntry(event, entry.attempt)
+        event = self._event(run, entry.type, data, at, event_id, cause, entry.path, active)
+        return _journal_entry(event, entry.attempt)
 
     def _published(self, active: Active, step: str, type: str, data: Any, at: float) -> Event:
         cause = active.cause(step)
@@ -208,24 +226,26 @@ class Scribe:
         event_id: str,
         cause: str | None,
         subject: str | None = None,
+        active: Active | None = None,
     ) -> Event:
         # Not limited to MAX_PAYLOAD: inputs and outputs were when they came in, and these only wrap them.
-        return Event(
-            id=event_id,
-            type=type,
-            source=f"/workflows/{run.slug}",
-            at=at,
-            raw=orjson.dumps(data),
-            tenant=run.tenant,
-            actor=run.actor,
-            subject=subject,
-            run=run.id,
-            correlation_id=run.correlation_id,
-            causation_id=cause,
-            hops=run.hops,
-            path=run.chain,
-            traceparent=run.traceparent,
-            roles=frozenset(run.roles),
+        return _event(
+            event_id,
+            type,
+            f"/workflows/{run.slug}" if active is None else active.source,
+            at,
+            orjson.dumps(data),
+            run.tenant,
+            run.actor,
+            subject,
+            None,
+            run.id,
+            run.correlation_id,
+            cause,
+            run.hops,
+            run.chain,
+            run.traceparent,
+            roles=frozenset(run.roles) if active is None else active.roles,
         )
 
 

@@ -10,6 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from eventcore.kernel.quick import maker
+
 StepStatus = Literal["running", "waiting", "completed", "failed", "skipped", "cancelled"]
 Phase = Literal["forward", "cancelling", "undoing"]
 
@@ -75,6 +77,9 @@ class StepState:
         """A copy with changes."""
         values = {name: getattr(self, name) for name in StepState.__slots__}
         return StepState(**(values | changes))
+
+
+_step_state = maker(StepState)
 
 
 @dataclass(slots=True)
@@ -193,7 +198,7 @@ def _step_after(state: State, before: StepState | None, entry: Entry) -> StepSta
         state.consumed |= {data["by_event"]}
     order = state.count if data["status"] == "completed" else 0
     if before is None or not before.inside:
-        return StepState(data["status"], attempt, failures, data.get("output"), deadline=deadline, order=order)
+        return _step_state(data["status"], attempt, failures, data.get("output"), deadline=deadline, order=order)
     return before.but(status=data["status"], output=data.get("output"), order=order)
 
 
@@ -208,7 +213,7 @@ def _started(data: dict[str, Any], attempt: int, failures: int, deadline: float)
         return StepState("waiting", attempt, failures, due=due, waits=waits, listen=data["listen"])
     if "due" in data:
         return StepState("waiting", attempt, failures, due=data["due"], waits="time")
-    return StepState("running", attempt, failures, deadline=deadline)
+    return _step_state("running", attempt, failures, deadline=deadline)
 
 
 def put(state: State, path: str, before: StepState | None, after: StepState) -> None:

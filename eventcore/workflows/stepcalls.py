@@ -15,6 +15,7 @@ from eventcore.kernel.event import MAX_PAYLOAD
 from eventcore.kernel.ids import step_key
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.ports import Clock, Faults, Invocation, Invoker, Randomness
+from eventcore.kernel.quick import maker
 from eventcore.kernel.records import Batch, Guard
 from eventcore.workflows.driven import Arrival
 from eventcore.workflows.scribe import Active
@@ -23,6 +24,8 @@ from eventcore.workflows.ticks import Call, StepBroke, StepParked, StepSucceeded
 #: The longest wait that an error may ask for, in seconds.
 _MAX_RETRY_AFTER = 86400.0
 
+
+_succeeded = maker(StepSucceeded)
 
 #: Does a step that calls no intent: (run, call, metadata) -> what came of it.
 Other = Callable[..., Any]
@@ -86,7 +89,7 @@ class StepCalls:
         self._faults.reach("step.after_call")
         if isinstance(output, dict) and output.get("success") is False:
             return self._broke(call, _reported_failure(call, output))
-        tick = StepSucceeded(call.path, call.attempt, output, self._clock.now())
+        tick = _succeeded(call.path, call.attempt, output, self._clock.now())
         return Arrival(tick, done.effects, done.guards)
 
     def _broke(self, call: Call, error: BaseException) -> Arrival:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 from typing import Any, TypeAlias
 
 import orjson
@@ -70,7 +69,7 @@ _TABLES = (
     _Table("schedules", SQL["put_schedule"], lambda row: row[0], SQL["delete_schedule"], "schedules_done"),
 )
 
-_fields = attrgetter(*(name for table in _TABLES for name in (table.field, table.done) if name))
+_IN_TABLES = {field: table for table in _TABLES for field in (table.field, table.done) if field}
 
 
 def write_group(connection: sqlite3.Connection, work: Sequence[Work], faults: Faults) -> list[Outcome]:
@@ -181,18 +180,19 @@ class _Group:
             admit(batch, guards, self)
         except Conflict as conflict:
             return conflict
-        first = self._position + 1 if batch.log else self._position
+        touched = batch.touched
+        first = self._position + 1 if touched.get("log") else self._position
         self._take_log(batch)
-        if batch.runs or batch.moves:
+        if "runs" in touched or "moves" in touched:
             self._take_runs(batch)
-        # Most batches have nothing for these; one look at all of them is cheaper than one each.
-        if any(_fields(batch)):
-            for table in _TABLES:
+        for field in touched.keys() & _IN_TABLES.keys():
+            table = _IN_TABLES[field]
+            if field == table.field or table.field not in touched:
                 self._take_rows(table, batch)
-        for begun in batch.cursors_begun:
+        for begun in touched.get("cursors_begun", ()):
             self._begun.setdefault((begun.tenant, begun.name), ROW_OF[type(begun)](begun))
-        if batch.audit:
-            self._audit.extend(map(ROW_OF[type(batch.audit[0])], batch.audit))
+        for row in touched.get("audit", ()):
+            self._audit.append(ROW_OF[type(row)](row))
         return first
 
     def _take_log(self, batch: Batch) -> None:

@@ -131,7 +131,7 @@ async def check_rows_are_replaced(make_store: MakeStore) -> None:
         )
         await store.commit(second)
         found = await everything(store)
-        for name in Batch.__slots__:
+        for name in Batch.__annotations__:
             if rows := getattr(second, name):
                 assert found[name] == rows, name
         await store.commit(Batch(audit=[Audit("a2", "default", 0.5, "system", "x", "y")]))

@@ -9,7 +9,7 @@ DEV := $(VENV)/.ready-dev
 PYTEST := $(BIN)/python -m pytest -p tests.req_plugin
 
 # Debian packages that some tests want. `make test` never installs them; it names what it skipped for lack of them.
-SYSTEM_PACKAGES := git npm
+SYSTEM_PACKAGES := git npm podman runc conmon
 
 .PHONY: help run test prove bench test-all requirements system lint clean
 

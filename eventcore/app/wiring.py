@@ -12,7 +12,7 @@ import anyio
 
 from eventcore.app.content import fill
 from eventcore.app.options import Options
-from eventcore.app.outside import give_outside
+from eventcore.app.outside import give_outside, make_tiers
 from eventcore.app.rooms import (
     Base,
     make_archive,
@@ -38,7 +38,6 @@ from eventcore.kernel.ports import Metrics, Store
 from eventcore.kernel.settings import Settings
 from eventcore.observe.metrics import PrometheusMetrics
 from eventcore.operations import dispatcher
-from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.workflows.launch import Launcher
 from eventcore.workflows.registry import Registry
@@ -98,9 +97,8 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     stack.callback(tasks.cancel_scope.cancel)
     bus = make_bus(base)
     hooks, hook_files = make_hooks(base, bus)
-    sandbox = Sandbox(namespaces=base.settings.sandbox.namespaces)
-    stack.callback(sandbox.close)
-    supervisor = Supervisor(clock=base.clock, launcher=sandbox)
+    tiers = make_tiers(base, bus, stack)
+    supervisor = Supervisor(clock=base.clock, launcher=tiers)
     await supervisor.start(stack)
     definitions, scribe = Registry(), Scribe(base.ids)
     window = base.settings.engine.idempotency_window
@@ -112,7 +110,8 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
     plugins.plans = give_services(base, bus, calls, stack)
     plugins.lifecycle.watchers.append(plugins.plans.expect)
-    give_outside(base, calls, plugins.files, sandbox, stack)
+    give_outside(base, calls, plugins.files, tiers.sandbox, stack)
+    plugins.containers = tiers.containers
     archive = make_archive(base)
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.

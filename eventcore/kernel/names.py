@@ -25,7 +25,7 @@ CORE_EVENTS = frozenset(
         *("workflow_signalled", "approval_requested", "approval_decided", "compensation_failed"),
         *("plugin_installed", "plugin_uninstalled", "plugin_loaded", "plugin_unloaded", "plugin_enabled"),
         *("plugin_disabled", "plugin_degraded", "plugin_updated", "plugin_reloaded", "plugin_failed"),
-        *("plugin_permissions_changed", "chat_sent", "memory_purged"),
+        *("plugin_permissions_changed", "chat_sent", "memory_purged", "plugin_fallback"),
         *("plugin_error", "plugin_called", "trigger_failed", "permission_denied", "hook_completed"),
         *("bus_overflow", "bus_dead_letter", "bus_loop_detected", "system_started", "system_stopped"),
     }

@@ -29,6 +29,7 @@ class PluginScope(Section):
         execute: with `system_access`, programs that its own code may start inside its sandbox.
         read: with `filesystem_read`, more files and folders to read.
         write: with `filesystem_write`, more folders to change.
+        network: with `network_access`, the network of its container; nothing limits what it reaches over it.
     """
 
     hosts: Words = Field(default=(), description="Hosts that `ctx.http` may ask. List of names.")
@@ -42,6 +43,7 @@ class PluginScope(Section):
     execute: Words = Field(default=(), description="Programs to start inside the sandbox. List of names or paths.")
     read: Words = Field(default=(), description="More files and folders to read. List of absolute paths.")
     write: Words = Field(default=(), description="More folders to change. List of absolute paths.")
+    network: str = Field(default="", max_length=128, description="The network of its container, such as bridge. Text.")
 
 
 class HttpSettings(Section):

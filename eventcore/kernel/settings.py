@@ -176,6 +176,9 @@ class PluginSettings(Section):
 class SandboxSettings(Section):
     """What confines plugins, and what one worker may use where its manifest does not ask for less."""
 
+    tier: Literal["process", "container"] = Field(
+        default="process", description="Where plugins run whose manifest does not say. Text.", examples=["container"]
+    )
     require: Literal["standard", "full"] = Field(
         default="standard",
         description=(

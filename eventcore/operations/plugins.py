@@ -60,6 +60,7 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "needed_by": needed_by(record.slug, engine.plugins.registry),
         "sandbox": await _sandbox(engine, record) if record.manifest else None,
         "reach": reach(engine, record) if record.manifest else None,
+        "containers": await _containers(engine, record) if record.manifest else None,
         "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
     }
 
@@ -78,6 +79,16 @@ def _ui(record: PluginRecord) -> str | None:
     if record.manifest is None or not (record.path / "ui.py").is_file():
         return None
     return f"{'trusted' if record.manifest.trusted_ui else 'not trusted'} by manifest, not by operator"
+
+
+async def _containers(engine: Engine, record: PluginRecord) -> dict[str, Any] | None:
+    """The image of a plugin that runs in containers, and what each of them uses now; None for others."""
+    calls, containers = engine.plugins.calls, engine.plugins.containers
+    wish = calls.rules.allowance(record).container
+    if wish is None or containers is None:
+        return None
+    image = containers.image_of(calls.spec(record, engine.tenant), wish)
+    return {"image": image, "built": wish.dockerfile, "running": await containers.stats(record.slug)}
 
 
 async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:

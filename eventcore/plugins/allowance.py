@@ -13,8 +13,8 @@ from eventcore.plugins.outside.lookup import find
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord
 from eventcore.plugins.sandbox.confined import Machine
-from eventcore.plugins.sandbox.enforcement import limits
-from eventcore.plugins.sandbox.spec import Allowance
+from eventcore.plugins.sandbox.enforcement import container_limits, limits
+from eventcore.plugins.sandbox.spec import EVEN_SHARES, Allowance, ContainerWish
 
 _NO_SCOPE = PluginScope()
 
@@ -52,15 +52,13 @@ class SandboxRules:
         Args:
             seconds: the time limit of one call.
         """
-        machine = await self._machine()
-        if machine is None:
-            return {"level": "none", "limits": []}
+        allowed, level, rows = self.allowance(record), "none", []
+        if allowed.container is not None:
+            level, rows = "container", container_limits(allowed, allowed.container, seconds)
+        elif (machine := await self._machine()) is not None:
+            level, rows = machine.level, limits(allowed, machine, seconds)
         sources = _sources(record, self._settings)
-        rows = limits(self.allowance(record), machine, seconds)
-        return {
-            "level": machine.level,
-            "limits": [{**row, "source": sources.get(row["limit"], "eventcore")} for row in rows],
-        }
+        return {"level": level, "limits": [{**row, "source": sources.get(row["limit"], "eventcore")} for row in rows]}
 
 
 def allowance(
@@ -107,6 +105,24 @@ def allowance(
         threads=settings.threads,
         isolation=settings.isolation,
         full=settings.require == "full",
+        container=_container(record, settings, scope),
+    )
+
+
+def _container(record: PluginRecord, settings: SandboxSettings, scope: PluginScope) -> ContainerWish | None:
+    """The container that a plugin runs in, or None if it runs in a process."""
+    manifest = record.described()
+    wanted = manifest.sandbox
+    if (wanted.tier or settings.tier) != "container":
+        return None
+    return ContainerWish(
+        image=manifest.sandbox.docker_image or wanted.image,
+        dockerfile=(record.path / "Dockerfile").is_file(),
+        network=scope.network if PluginPermission.NETWORK_ACCESS in record.granted else "",
+        user=wanted.user,
+        working_dir=wanted.working_dir,
+        env=wanted.env_whitelist,
+        cpu_shares=manifest.limits.cpu_shares or EVEN_SHARES,
     )
 
 

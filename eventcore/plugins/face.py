@@ -20,6 +20,7 @@ from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 from eventcore.plugins.rescan import Changes, rescan
+from eventcore.plugins.sandbox.container.launcher import Containers
 
 
 class Plugins:
@@ -58,6 +59,8 @@ class Plugins:
         self.plans: Plans | None = None
         #: Reads the files that plugins hand over.
         self.files = Files(calls.rules.allowance)
+        #: The container tier; set by who opens the engine.
+        self.containers: Containers | None = None
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:
         """Answer an intent with a function of the embedder's own: trusted, in-process, sync or async.

@@ -25,6 +25,9 @@ LOCAL_IMPORTS = {
     ("eventcore/testing/pytest_plugin.py", "eventcore.app"): "pytest loads it in every project that has us",
     ("eventcore/plugins/sandbox/worker/prompt.py", "jinja2"): "the worker itself needs the standard library alone",
     ("eventcore/plugins/sandbox/worker/prompt.py", "jinja2.sandbox"): "as above; few plugins have a prompt",
+    ("eventcore/app/outside.py", "eventcore.plugins.outside.broker"): "an HTTP client is slow to import",
+    ("eventcore/plugins/sandbox/container/launcher.py", "eventcore.plugins.sandbox.container.engine"): "the same",
+    ("eventcore/plugins/sandbox/container/inside.py", "eventcore.plugins.sandbox.worker.main"): "sys.path is set above",
     ("eventcore/plugins/sandbox/worker/boot.py", "eventcore.plugins.sandbox.worker.main"): "sys.path is set just above",
     ("eventcore/plugins/sandbox/zygote/boot.py", "eventcore.plugins.sandbox.zygote.main"): "sys.path is set just above",
 }

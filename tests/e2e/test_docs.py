@@ -36,7 +36,7 @@ from eventcore.workflows.registry import Registry
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
-OURS = ("delivery", "embedding", "events", "hooks", "index", "outside", "plugins", "settings", "workflows")
+OURS = tuple("containers delivery embedding events hooks index outside plugins settings workflows".split())
 
 _FENCE = re.compile(r"^(?P<fence>`{3,})(?P<info>[^\n`]*)\n(?P<body>.*?)^(?P=fence)[ \t]*$", re.DOTALL | re.MULTILINE)
 

@@ -14,11 +14,17 @@ from eventcore.kernel.settings import Settings
 
 @asynccontextmanager
 async def opened(
-    folder: Path, scope: dict[str, Any], secrets: dict[str, str] | None = None, *, code: str, **more: Any
+    folder: Path,
+    scope: dict[str, Any],
+    secrets: dict[str, str] | None = None,
+    *,
+    code: str,
+    expect: str | None = "enabled",
+    **more: Any,
 ) -> AsyncIterator[EventCore]:
-    """A home with the plugin `asker`, granted what it asks for."""
+    """A home with the plugin `asker`, granted what it asks for, and in the state `expect` (None: any)."""
     place = folder / "plugins" / "asker"
-    place.mkdir(parents=True)
+    place.mkdir(parents=True, exist_ok=True)
     manifest = {"name": "asker", "version": "1.0.0", "module": "handler", "permissions": ["network_access"]}
     manifest |= more.pop("manifest", {})
     (place / "plugin_manifest.json").write_text(json.dumps(manifest))
@@ -27,7 +33,7 @@ async def opened(
     plugins = {"enabled": ["asker"], "grants": {"asker": manifest["permissions"]}, "scopes": {"asker": scope}}
     settings = Settings.model_validate({"plugins": plugins, **more})
     async with EventCore(folder, store="memory:", settings=settings, secrets=_Secrets(secrets or {})) as core:
-        assert core.plugins.get("asker").state == "enabled", core.plugins.get("asker").reason
+        assert expect in (None, core.plugins.get("asker").state), core.plugins.get("asker").reason
         yield core
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 
 from eventcore.kernel.errors import RequestFailed
 
@@ -11,7 +11,7 @@ from eventcore.kernel.errors import RequestFailed
 _ANY_HEADER = 47
 
 
-async def limited(parts: AsyncIterator[bytes], limit: int, encoding: str, what: str) -> AsyncIterator[bytes]:
+async def limited(parts: AsyncIterator[bytes], limit: int, encoding: str, what: str) -> AsyncGenerator[bytes, None]:
     """The body in parts, decompressed, until it is over.
 
     Args:

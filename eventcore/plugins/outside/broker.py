@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any
 
@@ -183,11 +183,18 @@ class Broker:
         found: dict[str, Any] = {"status": response.status_code, "url": str(response.url), "headers": headers}
         most = self._settings.max_response if asked.save_as is None else self._settings.max_download
         encoding = response.headers.get("content-encoding", "")
-        parts = limited(response.aiter_raw(), most, encoding, f"the answer of {asked.url.host}")
-        async with aclosing(masked_parts(parts, used)) as body:  # type: ignore[type-var]  # it is an async generator
-            if asked.save_as is not None and response.is_success:
-                return found | {"body": "", "saved": await self._save(call, asked.save_as, body)}
-            return found | {"body": base64.b64encode(b"".join([part async for part in body])).decode()}
+        raw = response.aiter_raw()
+        try:
+            async with (
+                aclosing(limited(raw, most, encoding, f"the answer of {asked.url.host}")) as plain,
+                aclosing(masked_parts(plain, used)) as body,
+            ):
+                if asked.save_as is not None and response.is_success:
+                    return found | {"body": "", "saved": await self._save(call, asked.save_as, body)}
+                return found | {"body": base64.b64encode(b"".join([part async for part in body])).decode()}
+        except Exception:
+            await _abandon(response, raw)
+            raise
 
     # -- clients -----------------------------------------------------------------------------------------------------
 
@@ -207,6 +214,15 @@ class Broker:
         if kept is not None:
             await kept[1].http.aclose()
         return client
+
+
+async def _abandon(response: httpx.Response, rest: AsyncIterator[bytes]) -> None:
+    """Leave a body before its end. The libraries' generators are ended by an error from beneath: left alone, they would
+    be collected half-way through, which event loops complain of."""
+    await response.extensions["network_stream"].aclose()
+    with suppress(*_FAILURES, httpx.StreamError):
+        async for _ in rest:
+            pass
 
 
 def _local_for(reach: Reach) -> Callable[[str, int], bool]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 
 MASK = b"***"
 #: Shorter ones would riddle every text.
@@ -17,7 +17,7 @@ def masked(data: bytes, secrets: Collection[str]) -> bytes:
     return data
 
 
-async def masked_parts(parts: AsyncIterator[bytes], secrets: Collection[str]) -> AsyncIterator[bytes]:
+async def masked_parts(parts: AsyncIterator[bytes], secrets: Collection[str]) -> AsyncGenerator[bytes, None]:
     """The same for data in parts: a secret may lie across two of them."""
     hold = max((len(secret.encode()) for secret in secrets), default=1) - 1
     rest = b""

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import anyio
@@ -285,6 +286,8 @@ def _quotas(spec: WorkerSpec, private: str) -> list[diskwatch.Quota]:
 class ConfinedProcess:
     """A confined worker: its keeper and itself, both held by pidfds."""
 
+    inside: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(
         self,
         sock: socket.socket,
@@ -347,6 +350,9 @@ class ConfinedProcess:
                 tasks.start_soon(throttle, self, self._share)
             text = await diskwatch.watch(self._quotas, self.cpu_seconds) if self._quotas else ""
         return Broken("disk", text) if text else None
+
+    async def stop(self) -> None:
+        """Nothing but a kill: its plugin's `cleanup` has had its say."""
 
     def cpu_seconds(self) -> float | None:
         """CPU time of all its threads so far; None when it is gone."""

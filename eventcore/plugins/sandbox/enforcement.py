@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from eventcore.plugins.sandbox.confined import Machine
-from eventcore.plugins.sandbox.spec import Allowance
+from eventcore.plugins.sandbox.spec import Allowance, ContainerWish
 
 #: What no means of the process tier stops. Shown by `eventcore sandbox check` and in the docs.
 NOT_STOPPED: tuple[str, ...] = (
@@ -46,6 +46,24 @@ def limits(allow: Allowance, machine: Machine, seconds: float) -> list[dict[str,
         ),
         ("files", "its code, what was granted", "Landlock, mount namespace" if view else "Landlock"),
         ("network", network, by_network),
+    ]
+    return [
+        {"limit": name, "value": value or "no limit", "by": by if value else "nothing"} for name, value, by in found
+    ]
+
+
+def container_limits(allow: Allowance, wish: ContainerWish, seconds: float) -> list[dict[str, Any]]:
+    """The same for a worker in a container, as far as the container engine enforces what it is asked."""
+    cpu = f"{allow.cpu_percent:g} % of a core" if allow.cpu_percent else ""
+    engine = "the container engine, by control groups"
+    found = [
+        ("time", f"{seconds:g} s a call", "the host's timer; the container is killed"),
+        ("memory", f"{allow.memory_mb:g} MiB" if allow.memory_mb else "", engine),
+        ("cpu", ", ".join(filter(None, (cpu, f"{wish.cpu_shares:g} shares"))), engine),
+        ("threads", str(allow.threads), engine),
+        ("disk", f"{allow.disk_mb:g} MiB", "the size of its tmpfs; the rest is read-only"),
+        ("files", "its image, its code, what was granted", "its own file system"),
+        ("network", wish.network or "none", "its own network namespace"),
     ]
     return [
         {"limit": name, "value": value or "no limit", "by": by if value else "nothing"} for name, value, by in found

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import NamedTuple, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import Any, NamedTuple, Protocol, TypeAlias
 
 import anyio
 from anyio import to_thread
@@ -43,15 +44,21 @@ class Process(Protocol):
         pid: its id here.
         sock: the host's end of the channel, non-blocking.
         output: the read end of a pipe that is the process's stdout and stderr, non-blocking.
+        inside: what `load` is told in place of what is true out here, such as where the plugin's folder is.
     """
 
     pid: int
     sock: socket.socket
     output: int
+    inside: Mapping[str, Any]
 
     async def hold(self) -> Broken | None:
         """Enforce what its kernel does not by itself. Returns at once, or goes on until it is cancelled or the process
         is gone; or returns what it broke, for which it has to be killed."""
+        ...
+
+    async def stop(self) -> None:
+        """Ask it to end, where that is more than to kill it. Returns when it has ended or been killed."""
         ...
 
     def kill(self) -> None:
@@ -70,6 +77,8 @@ class Process(Protocol):
 class BareProcess:
     """A worker process of its own, with a clean environment, and no other confinement."""
 
+    inside: Mapping[str, Any] = MappingProxyType({})
+
     def __init__(
         self, child: subprocess.Popen[bytes], pidfd: int, sock: socket.socket, output: int, folder: str
     ) -> None:
@@ -83,6 +92,9 @@ class BareProcess:
     async def hold(self) -> Broken | None:
         """There are no limits to hold."""
         return None
+
+    async def stop(self) -> None:
+        """Nothing but a kill."""
 
     def kill(self) -> None:
         """SIGKILL to the process and to its group. Safe at any time: the pid is not reused before `wait` has reaped."""

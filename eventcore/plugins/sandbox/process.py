@@ -107,6 +107,7 @@ class ProcessWorker:
             "slug": spec.slug,
             "hooks": sorted(spec.hooks),
             "paths": list(host_paths() if spec.paths is None else spec.paths),
+            **self._process.inside,
         }
         answer = await self.call("load", params, timeout=spec.limits.load, host=host)
         registered = answer["result"]
@@ -159,6 +160,7 @@ class ProcessWorker:
             self._closing = True
             with anyio.move_on_after(grace):
                 await self._finish_up(grace)
+            await self._process.stop()
         await self.kill("it was closed")
 
     async def kill(self, reason: str = "it was killed") -> None:

@@ -31,6 +31,33 @@ class WorkerLimits:
     raw_output: int = 16 * 1024 * 1024
 
 
+#: The weight of a container's CPU time that is neither more nor less than others'.
+EVEN_SHARES = 1024.0
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerWish:
+    """That a worker runs in a container, and in which; it can tighten the container, never loosen it.
+
+    Attributes:
+        image: its image; empty: the settings' one.
+        dockerfile: whether the plugin's folder has a Dockerfile, from which the image is built.
+        network: the container's network, if the operator gives it one.
+        user: who it runs as, if that is not root.
+        working_dir: where its code begins, if it was granted no folder of data.
+        env: the only variables that it keeps, or None for the usual ones.
+        cpu_shares: weight against other containers.
+    """
+
+    image: str = ""
+    dockerfile: bool = False
+    network: str = ""
+    user: str = ""
+    working_dir: str = ""
+    env: tuple[str, ...] | None = None
+    cpu_shares: float = EVEN_SHARES
+
+
 @dataclass(frozen=True, slots=True)
 class Allowance:
     """What a worker may use beyond its own code, the runtime, and a private folder. It begins with nothing.
@@ -48,6 +75,7 @@ class Allowance:
         threads: threads, and processes if it has programs.
         isolation: `worker` keeps a warm process for all calls; `call` takes a fresh one for each.
         full: refuse to run where namespaces are not to be had, instead of running without.
+        container: run in a container, and in which; None: in a process.
     """
 
     read: tuple[str, ...] = ()
@@ -62,6 +90,7 @@ class Allowance:
     threads: int = 64
     isolation: Literal["worker", "call"] = "worker"
     full: bool = False
+    container: ContainerWish | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ from eventcore.plugins.sandbox.confined import Machine, Sandbox
 from eventcore.plugins.sandbox.launch import Launcher, spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerSpec
+from eventcore.plugins.sandbox.tiers import Tiers
 
 _log = logging.getLogger(__name__)
 
@@ -79,7 +80,7 @@ class Supervisor:
 
     async def machine(self) -> Machine | None:
         """What this machine's sandbox enforces; None where workers run without."""
-        return await self._launcher.machine() if isinstance(self._launcher, Sandbox) else None
+        return await self._launcher.machine() if isinstance(self._launcher, Sandbox | Tiers) else None
 
     async def start(self, stack: AsyncExitStack) -> None:
         """Be ready; `stack`, which the caller owns, closes it and every worker."""

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eventcore.cli.base import FAILED, Suggesting, examples, face
+
+if TYPE_CHECKING:
+    from eventcore.workflows.lint import Surroundings
 
 
 @click.group(name="plugins", cls=Suggesting, epilog=examples("eventcore plugins enable hello-world"))
@@ -130,17 +133,19 @@ def validate(path: Path | None, as_json: bool) -> None:
 
 
 def _checked(path: Path) -> Iterator[dict[str, Any]]:
+    from eventcore.cli.surroundings import surroundings
     from eventcore.home.discovery import find_plugins
 
+    around = surroundings([])
     if path.is_file():
-        yield _report(path, None)
+        yield _report(path, None, around)
         return
     slugs: dict[str, str] = {}
     for found in find_plugins([path]):
         if found.problem is not None:
             yield {"path": str(found.path), "name": found.path.name, "problems": [found.problem.as_dict()]}
             continue
-        report = _report(found.manifest, found.category)
+        report = _report(found.manifest, found.category, around)
         slug = (report.get("manifest") or {}).get("slug")
         if slug and (other := slugs.setdefault(slug, report["path"])) != report["path"]:
             message = f"{other} has the same name, {slug}; rename one of them"
@@ -150,7 +155,8 @@ def _checked(path: Path) -> Iterator[dict[str, Any]]:
         yield report
 
 
-def _report(file: Path, category: str | None) -> dict[str, Any]:
+def _report(file: Path, category: str | None, around: Surroundings) -> dict[str, Any]:
+    from eventcore.cli.surroundings import chained
     from eventcore.kernel.errors import InvalidManifest
     from eventcore.plugins.entry_scan import scan_entry
     from eventcore.plugins.manifest import check_folder, read_manifest
@@ -161,7 +167,8 @@ def _report(file: Path, category: str | None) -> dict[str, Any]:
     except InvalidManifest as error:
         report["problems"] = [problem.as_dict() for problem in error.problems]
         return report
-    problems = [*manifest.warnings, *check_folder(manifest), *scan_entry(manifest)]
+    chain = chained(manifest, around)
+    problems = [*manifest.warnings, *check_folder(manifest), *scan_entry(manifest), *([chain] if chain else [])]
     report["problems"] = [problem.as_dict() for problem in problems]
     return {**report, "name": manifest.name, "manifest": manifest.model_dump(mode="json", exclude={"warnings"})}
 

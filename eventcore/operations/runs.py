@@ -71,6 +71,12 @@ async def signal(engine: Engine, id: str, signal: str, data: Any = None) -> dict
     return run_row(await (await engine.workflows.run(id)).row())
 
 
+async def answer(engine: Engine, token: str, data: Any = None) -> dict[str, Any]:
+    """Take in what another engine sends to a `resume_url`; each token counts once."""
+    run = await engine.workflows.answer(token, data)
+    return run_row(await (await engine.workflows.run(run)).row())
+
+
 async def pause(engine: Engine, id: str, reason: str = "") -> dict[str, Any]:
     """Steps in flight finish, nothing new starts."""
     return run_row(await engine.workflows.pause(id, reason))

@@ -108,6 +108,11 @@ class Plan:
         """The intents that its steps call."""
         return frozenset(step.target for step in self.by_path.values() if step.kind == "plugin")
 
+    @cached_property
+    def children(self) -> frozenset[str]:
+        """The workflows that its steps start."""
+        return frozenset(step.target for step in self.by_path.values() if step.kind == "workflow")
+
     @property
     def limited(self) -> bool:
         """Whether its runs may have to queue."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from eventcore.app.carried import CarriedWorkflows
 from eventcore.app.options import Options, sqlite_path
 from eventcore.app.outside import make_engines, make_tokens
 from eventcore.bus.archive import Archive
@@ -184,7 +185,9 @@ def make_workflows(
     return workflows, runner, gate
 
 
-def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner) -> Plugins:
+def make_plugins(
+    base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner, definitions: Registry
+) -> Plugins:
     lifecycle = Lifecycle(
         registry=calls.registry,
         supervisor=supervisor,
@@ -199,6 +202,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         tenant=base.tenant,
         grants=base.settings.plugins.grants,
         changed=runner.intents_changed,
+        companions=[CarriedWorkflows(definitions, base.settings.workflows.disabled)],
     )
     return Plugins(
         registry=calls.registry,

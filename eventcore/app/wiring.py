@@ -107,7 +107,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     calls = make_calls(base, bus, supervisor, launcher)
     bus.responder = calls.respond
     workflows, runner, gate = make_workflows(base, bus, calls, hooks, definitions, scribe, launcher)
-    plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
+    plugins = make_plugins(base, bus, hooks, calls, supervisor, runner, definitions)
     archive = make_archive(base)
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.

@@ -9,7 +9,9 @@ from functools import partial
 from typing import Any
 
 from eventcore import __version__
+from eventcore.app.carried import CarriedWorkflows
 from eventcore.app.options import Options, sqlite_path
+from eventcore.app.other_engines import make_engines, make_tokens
 from eventcore.bus.archive import Archive
 from eventcore.bus.bus import Bus
 from eventcore.home.layout import Home
@@ -41,6 +43,7 @@ from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import logs, standard
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
+from eventcore.workflows.external.answers import Answers
 from eventcore.workflows.face import Workflows
 from eventcore.workflows.gate import Gate
 from eventcore.workflows.launch import Launcher
@@ -160,7 +163,11 @@ def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:
 def make_workflows(
     base: Base, bus: Bus, calls: Calls, hooks: Hooks, definitions: Registry, scribe: Scribe, launcher: Launcher
 ) -> tuple[Workflows, Runner, Gate]:
-    listeners, others = Listeners(), OtherWork(definitions, launcher, hooks, base.secrets)
+    chosen, listeners = base.settings.workflows, Listeners()
+    tokens = make_tokens(chosen, base.home, base.clock)
+    engines = make_engines(chosen, base.secrets, base.clock, base.options.randomness, tokens)
+    definitions.elsewhere = engines
+    others = OtherWork(definitions, launcher, hooks, base.secrets, engines)
     bus.contributors.append(listeners)
     gate = Gate(base.store, bus.commit, base.clock, definitions, launcher)
     workflows = Workflows(
@@ -193,6 +200,14 @@ def make_workflows(
         on_end=gate.ended(workflows.ended),
     )
     gate.cancel = runner.ask
+    workflows.answers = Answers(
+        tokens,
+        registry=definitions,
+        store=base.store,
+        commit=bus.commit,
+        clock=base.clock,
+        expect=runner.expect,
+    )
     workflows.runner = workflows.verbs.runner = runner
     workflows.schedules = Scheduler(
         store=base.store,
@@ -207,7 +222,9 @@ def make_workflows(
     return workflows, runner, gate
 
 
-def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner) -> Plugins:
+def make_plugins(
+    base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: Supervisor, runner: Runner, definitions: Registry
+) -> Plugins:
     said = base.settings
     requirements = Requirements(calls.registry, __version__, said.services.names, said.apis.names)
     supervisor.host_of = partial(_own_host, calls)
@@ -227,6 +244,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         requirements=requirements,
         stop_timeout=said.plugins.stop_timeout,
         changed=runner.intents_changed,
+        companions=[CarriedWorkflows(definitions, base.settings.workflows.disabled)],
     )
     return Plugins(
         registry=calls.registry,

@@ -107,7 +107,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     calls = make_calls(base, bus, supervisor, launcher)
     bus.responder = calls.respond
     workflows, runner, gate = make_workflows(base, bus, calls, hooks, definitions, scribe, launcher)
-    plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
+    plugins = make_plugins(base, bus, hooks, calls, supervisor, runner, definitions)
     plugins.plans = give_services(base, bus, calls, stack)
     plugins.lifecycle.watchers.append(plugins.plans.expect)
     give_outside(base, calls, plugins.files, tiers.sandbox, stack)

@@ -79,6 +79,13 @@ def _limits(found: Mapping[str, Any]) -> Facts:
     for one in sandbox.get("limits", ()):
         yield f"  {one['limit']}", f"{one['value']} ({one['by']}; said by {one['source']})"
     yield "worker", found["worker"]
+    for label, value in (found["reach"] or {}).items():
+        yield f"  {label}", value
+    containers = found["containers"] or {}
+    yield "image", f"{containers['image']}{' (built from its Dockerfile)' * containers['built']}" if containers else ""
+    for one in containers.get("running", ()):
+        used = f"CPU {one['cpu_percent']:g} %, memory {one['memory_mb']:g} MB"
+        yield f"  {one['container']}", f"{used}, {one['bytes_in']:g} bytes in, {one['bytes_out']:g} out"
 
 
 def _settings(found: Mapping[str, Any]) -> Facts:

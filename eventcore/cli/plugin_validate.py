@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eventcore.cli.base import FAILED, examples, face
+
+if TYPE_CHECKING:
+    from eventcore.workflows.lint import Surroundings
 
 
 @click.command(
@@ -40,17 +43,19 @@ def validate(path: Path | None, strict: bool, as_json: bool) -> None:
 
 
 def _checked(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
+    from eventcore.cli.surroundings import surroundings
     from eventcore.home.discovery import find_plugins
 
+    around = surroundings([])
     if path.is_file():
-        yield _report(path, None, strict)
+        yield _report(path, None, around, strict)
         return
     slugs: dict[str, str] = {}
     for found in find_plugins([path]):
         if found.problem is not None:
             yield {"path": str(found.path), "name": found.path.name, "problems": [found.problem.as_dict()]}
             continue
-        report = _report(found.manifest, found.category, strict)
+        report = _report(found.manifest, found.category, around, strict)
         slug = (report.get("manifest") or {}).get("slug")
         if slug and (other := slugs.setdefault(slug, report["path"])) != report["path"]:
             message = f"{other} has the same name, {slug}; rename one of them"
@@ -60,7 +65,8 @@ def _checked(path: Path, strict: bool) -> Iterator[dict[str, Any]]:
         yield report
 
 
-def _report(file: Path, category: str | None, strict: bool) -> dict[str, Any]:
+def _report(file: Path, category: str | None, around: Surroundings, strict: bool) -> dict[str, Any]:
+    from eventcore.cli.surroundings import chained
     from eventcore.kernel.errors import InvalidManifest
     from eventcore.plugins.entry_scan import scan_entry
     from eventcore.plugins.manifest import check_folder, read_manifest
@@ -72,7 +78,8 @@ def _report(file: Path, category: str | None, strict: bool) -> dict[str, Any]:
     except InvalidManifest as error:
         report["problems"] = [problem.as_dict() for problem in error.problems]
         return report
-    problems = [*manifest.warnings, *check_folder(manifest), *scan_entry(manifest)]
+    chain = chained(manifest, around)
+    problems = [*manifest.warnings, *check_folder(manifest), *scan_entry(manifest), *([chain] if chain else [])]
     if strict:
         problems += asked_of(manifest)
     report["problems"] = [problem.as_dict() for problem in problems]

@@ -149,6 +149,7 @@ def print_run(run: Mapping[str, Any]) -> None:
             ("run", run["id"]),
             ("began", local_time(run["created"])),
             ("actor", clean(run["actor"])),
+            ("parent", run.get("parent")),
             ("caused by", run["causation_id"]),
             ("inputs", fit(compact(run["inputs"]), 11)),
             ("output", fit(compact(run["output"]), 11) if run["output"] is not None else ""),
@@ -161,10 +162,10 @@ def print_run(run: Mapping[str, Any]) -> None:
         cut_off = step["status"] == "running" and step["attempt"] < last[step["step"]]
         state = "interrupted" if cut_off else step["status"]
         attempt = f"attempt {step['attempt']}" if step["attempt"] != 1 else ""
-        doing = step.get("plugin") or (f"emit {step['emit']}" if "emit" in step else "sleep" if "sleep" in step else "")
+        doing = _doing(step)
         words = (
             title(clean(step["step"])),
-            clean(doing),
+            doing,
             status(state),
             attempt,
             duration(step.get("seconds")),
@@ -173,8 +174,33 @@ def print_run(run: Mapping[str, Any]) -> None:
         for name in ("input", "output"):
             if step.get(name) is not None:
                 click.echo(f"  {dim(name.ljust(6))}  {fit(compact(step[name]), 10)}")
+        if step.get("run"):
+            click.echo(f"  {dim('child ')}  {step['run']}")
         if step.get("error"):
             click.echo(f"  {dim('error ')}  {click.style(_error(step['error']), fg='red')}")
+    for deed in run.get("deeds", ()):
+        why = f": {clean(deed['reason'])}" if deed.get("reason") else ""
+        by = f" by {clean(deed['by'])}" if deed.get("by") else ""
+        click.echo(f"\n{dim(local_time(deed['time']))}  {deed['type'].removeprefix('workflow_')}{by}{why}")
+
+
+def _doing(step: Mapping[str, Any]) -> str:
+    """What a step does, and what it waits for."""
+    from eventcore.cli.output import clean
+
+    match step.get("kind", ""):
+        case "plugin":
+            return clean(str(step["plugin"]))
+        case "sleep":
+            return f"sleep {step['sleep']:g} s"
+        case "wait_for":
+            return f"waits for {clean(str(step['wait_for']))}"
+        case "approve":
+            return f"asks {clean(str(step['approve']))}"
+        case "foreach":
+            return f"{step['items']} items"
+        case kind:
+            return f"{kind} {clean(str(step.get(kind, '')))}".strip()
 
 
 def _error(error: Any) -> str:

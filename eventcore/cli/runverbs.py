@@ -1,4 +1,4 @@
-"""`eventcore runs` signal, pause, resume, cancel, terminate, retry, fork."""
+"""`eventcore runs` signal, answer, pause, resume, cancel, terminate, retry, fork."""
 
 from __future__ import annotations
 
@@ -34,6 +34,18 @@ def _act(operation: str, asked: Mapping[str, Any], as_json: bool) -> None:
 def signal(run: str, signal: str, data: Any, as_json: bool) -> None:
     """Tell a run what a step with `wait_for: {signal: ...}` waits for."""
     _act("runs.signal", {"id": run, "signal": signal, "data": data}, as_json)
+
+
+@command.command("answer", epilog=examples("eventcore runs answer WyJydW4i.c2lnbmVk --data '{\"done\": true}'"))
+@click.argument("token")
+@click.option("--data", type=JsonText(), help="The answer, as JSON.")
+@face
+def answer(token: str, data: Any, as_json: bool) -> None:
+    """Answer a step that waits for another engine.
+
+    TOKEN is the last part of the resume_url that the engine was given. Each counts once.
+    """
+    _act("runs.answer", {"token": token.rpartition("/")[2], "data": data}, as_json)
 
 
 @command.command("pause", epilog=examples(f"eventcore runs pause {_RUN} --reason 'bank holiday'"))

@@ -75,6 +75,8 @@ PluginSlug = Annotated[str, AfterValidator(_plugin_slug)]
 Pattern = Annotated[str, AfterValidator(_event_pattern)]
 WorkflowSlug = Annotated[str, AfterValidator(_workflow_slug)]
 HookName = Annotated[str, AfterValidator(_hook_name)]
+EngineName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+HeaderName = Annotated[str, Field(pattern=r"^[A-Za-z0-9!#$%&'*+.^_`|~-]{1,128}$")]
 PluginSlugs = Annotated[tuple[PluginSlug, ...], Field(strict=False), AfterValidator(unique)]
 WorkflowSlugs = Annotated[tuple[WorkflowSlug, ...], Field(strict=False), AfterValidator(unique)]
 
@@ -267,8 +269,27 @@ class HookSettings(Section):
     )
 
 
+class ExternalEngineSettings(Section):
+    """`[workflows.engines.<name>]`: an engine that serves workflows which have no definition here."""
+
+    kind: Literal["n8n"] = Field(default="n8n", description="What it speaks: `n8n`. Text.")
+    base_url: Annotated[Text, Field(pattern=r"^https?://[^\s]+$")] = Field(
+        description="Its address; calls go to {base_url}/webhook/{slug}. URL.", examples=["https://n8n.example.com"]
+    )
+    headers: dict[HeaderName, str | dict[Literal["secret"], Text]] = Field(
+        default_factory=dict,
+        description='Headers of every call; a value {secret = "NAME"} is looked up among the secrets. Texts by name.',
+    )
+    slugs: WorkflowSlugs = Field(default=(), description="The workflows that it serves; empty for any. List of slugs.")
+    wait: Literal["none", "response", "callback"] = Field(
+        default="response", description="When a step is over: once accepted, with the response, or once it calls back."
+    )
+    timeout: float = Field(default=30.0, gt=0, le=3600, description="Time limit of one attempt. Seconds.")
+    attempts: int = Field(default=4, ge=1, le=20, description="Tries of one call, where trying again is safe.")
+
+
 class WorkflowSettings(Section):
-    """Which workflows can be started."""
+    """Which workflows can be started, and which other engines serve some."""
 
     auto: bool = Field(
         default=True,
@@ -281,6 +302,26 @@ class WorkflowSettings(Section):
     )
     disabled: WorkflowSlugs = Field(
         default=(), description="Workflows that never start, whatever else says so. List of slugs."
+    )
+    engines: dict[EngineName, ExternalEngineSettings] = Field(
+        default_factory=dict,
+        description=(
+            "Engines that serve workflows which have no definition here, asked in order. Tables by name, with `kind`, "
+            "`base_url`, `headers`, `slugs`, `wait`, `timeout` and `attempts`."
+        ),
+        examples=[{"n8n": {"base_url": "https://n8n.example.com", "wait": "callback"}}],
+    )
+    public_url: Annotated[Text, Field(pattern=r"^https?://[^\s]+$")] | None = Field(
+        default=None,
+        description="Address under which others reach this engine, for `resume_url`. URL; without it, no callbacks.",
+        examples=["https://eventcore.example.com"],
+    )
+    answer_within: float = Field(
+        default=604_800.0,
+        ge=1,
+        le=31_536_000,
+        description="How long a `resume_url` is good for, and a step waits for its answer (604800 is 7 days). Seconds.",
+        examples=[86_400],
     )
     keep_runs: float = Field(
         default=7_776_000.0,

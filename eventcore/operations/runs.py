@@ -6,8 +6,9 @@ from typing import Any
 
 from eventcore.engine import Engine
 from eventcore.kernel.errors import InvalidInput
+from eventcore.operations.attempts import attempts, deeds
 from eventcore.operations.auditing import audit
-from eventcore.operations.shapes import instant, run_row
+from eventcore.operations.shapes import run_row
 from eventcore.operations.times import span
 
 STATUSES = ("queued", "running", "waiting", "paused", "completed", "failed", "cancelled", "terminated")
@@ -26,27 +27,10 @@ async def list_runs(
 
 
 async def show(engine: Engine, id: str) -> dict[str, Any]:
-    """One run, with each attempt of each step: input, output, how long, and why it ended."""
+    """One run, with each attempt of each step (input, output, how long, why it ended), and what was done to it."""
     run = await (await engine.workflows.run(id)).row()
-    attempts: dict[tuple[str, int], dict[str, Any]] = {}
-    for entry in await engine.store.journal(run.id):
-        data, at = entry.event.data, entry.event.at
-        row = attempts.setdefault(
-            (entry.step, entry.attempt), {"step": entry.step, "attempt": entry.attempt, "status": "running"}
-        )
-        match entry.event.type:
-            case "step_started":
-                row |= {"started": instant(at), "_at": at, "input": data.get("input"), "event": entry.event.id}
-                row |= {key: data[key] for key in ("plugin", "emit", "sleep", "interrupted") if key in data}
-            case "step_retrying":
-                row |= {"status": "retrying", "error": data["error"], "next": instant(data["due"])}
-            case "step_completed":
-                row |= {"status": data["status"], "ended": instant(at), "output": data.get("output")}
-                row |= {"seconds": round(at - row["_at"], 6)} if "_at" in row else {}
-            case "step_failed":
-                row |= {"error": data["error"]}
-    steps = [{key: value for key, value in row.items() if key != "_at"} for row in attempts.values()]
-    return {**run_row(run), "steps": steps}
+    journal = await engine.store.journal(run.id)
+    return {**run_row(run), "steps": attempts(journal), "deeds": deeds(journal)}
 
 
 async def wait(engine: Engine, id: str, timeout: float = 60.0) -> dict[str, Any]:
@@ -69,6 +53,12 @@ async def signal(engine: Engine, id: str, signal: str, data: Any = None) -> dict
     """Tell a run something that a step waits for, or will."""
     await engine.workflows.signal(id, signal, data)
     return run_row(await (await engine.workflows.run(id)).row())
+
+
+async def answer(engine: Engine, token: str, data: Any = None) -> dict[str, Any]:
+    """Take in what another engine sends to a `resume_url`; each token counts once."""
+    run = await engine.workflows.answer(token, data)
+    return run_row(await (await engine.workflows.run(run)).row())
 
 
 async def pause(engine: Engine, id: str, reason: str = "") -> dict[str, Any]:

@@ -31,6 +31,7 @@ def run_row(run: Run) -> dict[str, Any]:
         "seconds": round(run.updated - run.created, 6),
         "actor": run.actor,
         "trigger": run.trigger,
+        "parent": run.parent,
         "correlation_id": run.correlation_id,
         "causation_id": run.causation_id,
         "inputs": decode(run.raw_inputs),

@@ -108,6 +108,7 @@ OPERATIONS: dict[str, Operation] = {
     "runs.diff": looks.run_diff,
     "runs.prune": runs.prune,
     "runs.signal": runs.signal,
+    "runs.answer": runs.answer,
     "runs.pause": runs.pause,
     "runs.resume": runs.resume,
     "runs.cancel": runs.cancel,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import anyio
 
@@ -37,8 +37,22 @@ _CHANGED = "plugin_permissions_changed"
 _AT_REST = frozenset({"disabled", "installed"})
 
 
+class Companion(Protocol):
+    """Something outside this room that comes and goes with a plugin."""
+
+    def arrive(self, record: PluginRecord) -> None:
+        """The plugin is being enabled; an EventCoreError keeps it from that."""
+
+    def leave(self, record: PluginRecord) -> None:
+        """It is enabled no more, or could not be."""
+
+
 class Lifecycle:
-    """Moves plugins between their states."""
+    """Moves plugins between their states.
+
+    Args:
+        companions: what comes and goes with each plugin.
+    """
 
     def __init__(
         self,
@@ -58,6 +72,7 @@ class Lifecycle:
         requirements: Requirements,
         stop_timeout: float,
         changed: Callable[[], None],
+        companions: Sequence[Companion] = (),
     ) -> None:
         self._registry, self._supervisor, self._calls, self._services = registry, supervisor, calls, services
         self._hooks, self._bus, self._store, self._clock, self._ids = hooks, bus, store, clock, ids
@@ -66,6 +81,7 @@ class Lifecycle:
         self.watchers: list[Callable[[], None]] = [changed]
         self._requirements, self._stop_timeout = requirements, stop_timeout
         self._connections = Connections(registry, supervisor, calls, services, hooks, bus)
+        self._companions = tuple(companions)
         hooks.room.owners.append(self._health_changed)
         self._locks: dict[str, anyio.Lock] = {}
 
@@ -348,6 +364,8 @@ class Lifecycle:
             if record.registered is None:
                 record.registered = await self._load(record)
             self._connections.connect(record)
+            for companion in self._companions:
+                companion.arrive(record)
             if manifest.class_name and start:
                 await self._load(record)  # a plugin with a class starts with the host; `initialize` has work to do
         except BaseException:
@@ -357,6 +375,8 @@ class Lifecycle:
     def _unregister(self, record: PluginRecord) -> None:
         self._registry.give_up(record)
         self._connections.cut(record)
+        for companion in self._companions:
+            companion.leave(record)
         self._hooks.room.breaker.forget(record.slug)
 
     async def _stop(self, record: PluginRecord) -> None:

@@ -308,9 +308,10 @@ def _approve(
     ask = node.step.approve
     assert ask is not None
     run = decision.state.run["id"]
-    about = {"message": ask.message, "roles": list(ask.roles), "input": params}
+    message = str(params["message"])
+    about = {"message": message, "roles": list(ask.roles), "input": params["input"]}
     listen = {"kind": "approval", "event": DECIDED, "match": {"run": run, "step": path}, "about": about}
-    _listen(decision, path, attempt, at, ask.timeout, {"approve": ask.message, **mark}, listen)
+    _listen(decision, path, attempt, at, ask.timeout, {"approve": message, **mark}, listen)
     decision.publishes.append(Publish(path, REQUESTED, {"run": run, "step": path, **about}))
 
 

@@ -86,9 +86,8 @@ class Decision(Lately):
 
     @property
     def begins(self) -> bool:
-        """Whether anything is to be called or told once it is committed."""
-        made = self.__dict__
-        return bool(made.get("calls") or made.get("children"))
+        """Whether anything is to be called once it is committed."""
+        return bool(self.__dict__.get("calls"))
 
     @property
     def plain(self) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 import anyio
 
 from eventcore.kernel.records import Batch, Guard
+from eventcore.workflows.external.resume import answer_ref
 from eventcore.workflows.scribe import Active
 from eventcore.workflows.ticks import Answered, Asked, Call, Tick, TimerFired
 
@@ -75,11 +76,13 @@ class Driven:
 
     def _stops(self, tick: Tick) -> bool:
         """Whether the reducer will drop the calls under way; a cancel that comes a second time leaves undoing alone."""
+        if isinstance(tick, Answered) and tick.path == self.inline:  # an answer that overtakes the response
+            return tick.ref == answer_ref(self.active.run.id, tick.path, self.active.state.steps[tick.path].attempt)
         if not isinstance(tick, Asked):
             return False
         return tick.verb == "terminate" or (tick.verb == "cancel" and self.active.state.phase == "forward")
 
-    def fire(self, tick: TimerFired | Answered) -> None:
+    def fire(self, tick: TimerFired | Answered | Asked) -> None:
         """Put the tick of a timer, unless it is on its way already."""
         name = timer_name(tick)
         if name not in self.firing:
@@ -108,4 +111,4 @@ class Driven:
 
 def timer_name(tick: Tick) -> str:
     """What tells the timers of a run apart."""
-    return tick.timer if isinstance(tick, Answered) else tick.path if isinstance(tick, TimerFired) else ""
+    return tick.timer if isinstance(tick, Answered | Asked) else tick.path if isinstance(tick, TimerFired) else ""

@@ -18,6 +18,7 @@ from eventcore.kernel.ports import Clock, Invoker, Store
 from eventcore.kernel.records import LIVE, KeyAbsent, Run, RunQuery
 from eventcore.workflows.definition import Workflow
 from eventcore.workflows.explain import explain_triggers
+from eventcore.workflows.external.answers import Answers
 from eventcore.workflows.launch import Launcher, Staged
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.registry import Registry
@@ -134,6 +135,7 @@ class Workflows:
             load=self._load,
         )
         self.schedules: Scheduler | None = None
+        self.answers: Answers | None = None
 
     async def signal(self, run_id: str, signal: str, data: Any = None) -> None:
         """Tell a run something; see `Verbs.signal`."""
@@ -162,6 +164,19 @@ class Workflows:
     async def fork(self, run_id: str, step: str, *, definition: str = "old") -> RunHandle:
         """A new run that begins at `step` with what the old one had done before it; see `Verbs.fork`."""
         return await self.run(await self.verbs.fork(run_id, step, definition=definition))
+
+    async def answer(self, token: str, data: Any = None) -> str:
+        """Take in what another engine sends to a `resume_url`, whose last part is `token`; return the run's id.
+
+        Each token counts once. An answer `{"success": false, "message": ...}` fails the step.
+
+        Raises:
+            AccessDenied: the token is not one of this engine's, or its time is over.
+            NotFound: the run is gone.
+            Conflict: the token was used, or the step does not wait any more.
+        """
+        assert self.answers is not None
+        return (await self.answers.answer(token, data)).run
 
     async def webhook(self, name: str, data: Any, context: CallContext) -> list[RunHandle]:
         """Start what a webhook of this name starts. The server's port: it has checked who calls.
@@ -217,12 +232,15 @@ class Workflows:
             context: on whose behalf; the run's steps call with these roles. Default: the current caller.
 
         Raises:
-            UnknownWorkflow: no such slug.
+            UnknownWorkflow: no such slug, or a step starts one that nobody serves.
             UnknownIntent: a step calls an intent that nobody answers.
             InvalidPayload: the inputs do not fit.
             IdempotencyConflict: the key was used with other inputs.
         """
         plan = self.registry.get(slug)
+        for child in sorted(plan.children):
+            if not self.registry.knows(child):
+                self.registry.get(child)  # raises, and names the places searched
         caller = context or self._context()
         for intent in sorted(plan.intents):
             if not self._invoker.knows(intent, caller.tenant):

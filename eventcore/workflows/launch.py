@@ -69,7 +69,7 @@ class Launcher:
     # -- WorkflowStarter ---------------------------------------------------------------------------------------------
 
     def knows(self, slug: str, tenant: str) -> bool:
-        return self._registry.find(slug) is not None
+        return self._registry.knows(slug)
 
     def stage_start(
         self, slug: str, inputs: Mapping[str, Any], context: CallContext, *, key: str | None = None

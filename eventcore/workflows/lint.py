@@ -31,14 +31,18 @@ class Surroundings:
     Attributes:
         intents: those that somebody answers, or None if that is not known.
         workflows: definitions by slug, or None if they are not known.
-        external: whether an external engine may know a slug that is not in `workflows`.
+        external: slugs that other engines serve, besides those in `workflows`; None: they may serve any.
         searched: the places where workflows were looked for, for messages.
     """
 
     intents: Collection[str] | None = None
     workflows: Mapping[str, Workflow] | None = None
-    external: bool = False
+    external: Collection[str] | None = ()
     searched: tuple[str, ...] = field(default=())
+
+    def elsewhere(self, slug: str) -> bool:
+        """Whether another engine serves a slug, as far as settings tell."""
+        return self.external is None or slug in self.external
 
 
 def check_file(path: FilePath, around: Surroundings | None = None) -> tuple[Plan, list[Problem]]:
@@ -137,7 +141,7 @@ class _Check:
         if known is None or _EXPRESSION in slug:
             return
         if slug not in known:
-            if not self._around.external:
+            if not self._around.elsewhere(slug):
                 places = f"; searched: {', '.join(self._around.searched)}" if self._around.searched else ""
                 self._warn((*at, "workflow"), f"there is no workflow {slug!r}{did_you_mean(slug, known)}{places}")
             return

@@ -15,6 +15,8 @@ from eventcore.workflows.scribe import Active
 from eventcore.workflows.stepcalls import Parked
 from eventcore.workflows.ticks import Call
 
+#: What stands in place of a secret in outputs and errors.
+MASK = "***"
 #: Calls a slug that no definition has: (active, call, metadata) -> what came of it. Raises UnknownWorkflow.
 External = Callable[..., Any]
 
@@ -23,26 +25,26 @@ class OtherWork:
     """Does steps of the kinds `workflow` and `hook`.
 
     Args:
-        external: asked for a slug that is not defined here; None: there are no other engines.
+        external: does a slug that is not defined here; raises UnknownWorkflow if nobody serves it.
     """
 
-    def __init__(self, registry: Registry, launcher: Launcher, hooks: Hooks, secrets: Secrets) -> None:
+    def __init__(
+        self, registry: Registry, launcher: Launcher, hooks: Hooks, secrets: Secrets, external: External
+    ) -> None:
         self._registry, self._launcher, self._hooks, self._secrets = registry, launcher, hooks, secrets
-        self.external: External | None = None
+        self._external = external
 
     def table(self) -> Mapping[str, Callable[..., Any]]:
-        """By kind."""
-        return {"workflow": self.child, "hook": self.hook, "secrets": self.filled}
+        """By kind; `secrets` fills in those that a call names, `masked` takes them out of what came of it."""
+        return {"workflow": self.child, "hook": self.hook, "secrets": self.filled, "masked": self.masked}
 
     async def child(self, active: Active, call: Call, metadata: Mapping[str, Any]) -> Parked | Invocation:
         """Start a run of another workflow, in the commit in which the step begins to wait for it."""
-        plan = self._registry.find(call.intent)
-        params = self.filled(call) if call.secrets else call.params
-        if plan is None and self.external is not None:
-            found: Parked | Invocation = await self.external(active, call, metadata, params)
-            return found
+        plan, params = self._registry.find(call.intent), call.params
         if plan is None:
-            plan = self._registry.get(call.intent)  # raises, and names the places searched
+            found: Parked | Invocation = await self._external(active, call, metadata, self.filled(call))
+            return found
+        _refuse_secrets(call, "the inputs of a child run")
         if not isinstance(params, dict):
             raise InvalidInput(f"`with` of {call.path} is no mapping, so it cannot be the inputs of {call.intent}")
         context = active.context(call.path)
@@ -51,9 +53,9 @@ class OtherWork:
 
     async def hook(self, active: Active, call: Call, metadata: Mapping[str, Any]) -> Invocation:
         """Call a hook; a denial fails the step."""
+        _refuse_secrets(call, "the payload of a hook")
         context: CallContext = active.context(call.path)
-        params = self.filled(call) if call.secrets else call.params
-        outcome = await self._hooks.call(call.intent, params, context=context)
+        outcome = await self._hooks.call(call.intent, call.params, context=context)
         if outcome.denied:
             raise PluginFailed(f"{call.intent} was denied: {outcome.reason}", kind="HookDenied")
         return Invocation({"value": outcome.value, "replies": [*outcome.replies]}, "host")
@@ -61,6 +63,11 @@ class OtherWork:
     def filled(self, call: Call) -> Any:
         """The parameters with the secrets that the definition names in them. Their values are nowhere else."""
         return self._fill(call.params, call.secrets)
+
+    def masked(self, call: Call, value: Any) -> Any:
+        """What came of a call, without the secrets that it was given."""
+        hidden = {text for name in call.secrets if (text := self._secrets.get(name))}
+        return _mask(value, sorted(hidden, key=len, reverse=True)) if hidden else value
 
     def _fill(self, value: Any, names: frozenset[str]) -> Any:
         if isinstance(value, dict):
@@ -72,3 +79,20 @@ class OtherWork:
                 return secret
             return {key: self._fill(item, names) for key, item in value.items()}
         return [self._fill(item, names) for item in value] if isinstance(value, list) else value
+
+
+def _refuse_secrets(call: Call, what: str) -> None:
+    if call.secrets:
+        raise InvalidInput(
+            f"{call.path} puts a secret into {what}, which is stored", hint="name it in the step that uses it"
+        )
+
+
+def _mask(value: Any, hidden: list[str]) -> Any:
+    if isinstance(value, str):
+        for one in hidden:
+            value = value.replace(one, MASK)
+        return value
+    if isinstance(value, dict):
+        return {_mask(key, hidden): _mask(item, hidden) for key, item in value.items()}
+    return [_mask(item, hidden) for item in value] if isinstance(value, list) else value

@@ -36,7 +36,7 @@ class StepPlan:
 
     Attributes:
         kind: one of `STEP_KINDS`; `target` the intent, slug, hook, event type or signal.
-        params: what `with` comes to; of `wait_for` what `match` does.
+        params: what `with` comes to; of `wait_for` what `match` does; of `approve` both `message` and `input`.
         needs: ids of steps of the same block.
         children: the steps of a group.
         items: what a `foreach` goes through, or None.
@@ -108,6 +108,11 @@ class Plan:
         """The intents that its steps call."""
         return frozenset(step.target for step in self.by_path.values() if step.kind == "plugin")
 
+    @cached_property
+    def children(self) -> frozenset[str]:
+        """The workflows that its steps start."""
+        return frozenset(step.target for step in self.by_path.values() if step.kind == "workflow")
+
     @property
     def limited(self) -> bool:
         """Whether its runs may have to queue."""
@@ -150,6 +155,15 @@ def _kind_of(step: Step) -> tuple[str, str]:
     return kind, getattr(step, kind) if kind in ("plugin", "workflow", "emit", "hook") else ""
 
 
+def _given(step: Step) -> tuple[Any, str]:
+    """What a step is given, which may hold expressions, and the key under which it stands."""
+    if step.wait_for is not None:
+        return step.wait_for.match, "wait_for"
+    if step.approve is not None:
+        return {"message": step.approve.message, "input": step.with_ or {}}, "approve"
+    return step.with_, "with"
+
+
 class _Compiler:
     def __init__(self, workflow: Workflow, expressions: Expressions, source: Source) -> None:
         self._workflow, self._expressions, self._source = workflow, expressions, source
@@ -181,7 +195,7 @@ class _Compiler:
     def _step(self, step: Step, needs: tuple[str, ...], at: Path, names: frozenset[str]) -> StepPlan:
         inner = names if step.foreach is None else names | _ITEM_NAMES
         kind, target = _kind_of(step)
-        source, key = (step.wait_for.match, "wait_for") if step.wait_for is not None else (step.with_, "with")
+        source, key = _given(step)
         secrets: set[str] = set()
         return StepPlan(
             id=step.id,

@@ -13,6 +13,7 @@ from eventcore.kernel.errors import InvalidInput
 from eventcore.workflows.advance import advance, fail, resume_waits, start
 from eventcore.workflows.decision import Decision as Decision
 from eventcore.workflows.definition import Retry
+from eventcore.workflows.external.resume import answer_ref
 from eventcore.workflows.plan import Plan, StepPlan
 from eventcore.workflows.state import SETTLED, UNDO, State, StepState, alive, ancestors
 from eventcore.workflows.state import Entry as Entry
@@ -74,7 +75,18 @@ def _attempt_ended(decision: Decision, tick: StepSucceeded | StepBroke | StepPar
     elif isinstance(tick, StepBroke):
         _broke(decision, tick.path, tick.attempt, tick.error, tick.at, tick.jitter, tick.retry_after)
     else:
-        decision.write("step_waiting", tick.path, tick.attempt, waits=tick.waits, ref=tick.ref)
+        _parked(decision, tick)
+
+
+def _parked(decision: Decision, tick: StepParked) -> None:
+    """The step waits for its child or its answer; not for ever, if anything limits it."""
+    timeout, deadline = decision.plan.node(tick.path).timeout, decision.state.steps[tick.path].deadline
+    ends = [tick.at + limit for limit in (timeout, tick.limit) if limit is not None]
+    due = min([*ends, deadline] if deadline else ends, default=0.0)
+    more = {"due": due} if due else {}
+    decision.write("step_waiting", tick.path, tick.attempt, waits=tick.waits, ref=tick.ref, **more)
+    if due:
+        decision.waits.append(Wait(tick.path, due))
 
 
 # -- ends of attempts -------------------------------------------------------------------------------------------------
@@ -151,6 +163,8 @@ def _fired(decision: Decision, tick: TimerFired) -> None:
     elif step.waits == "retry":
         if not state.paused:
             start(decision, decision.plan.node(path), path, step.attempt + 1, tick.at)
+    elif step.waits in ("child", "answer"):
+        _never_ended(decision, path, step, tick.at)
     elif step.due:
         _waited_in_vain(decision, path, step)
 
@@ -159,6 +173,17 @@ def _run_over(decision: Decision, path: str, step: StepState) -> None:
     message = f"{path} ran over its {decision.plan.node(path).step.total_timeout:g} s"
     decision.drop(path)
     fail(decision, path, step.attempt, {"type": "StepTimeout", "message": message})
+
+
+def _never_ended(decision: Decision, path: str, step: StepState, at: float) -> None:
+    """A child or another engine did not end in time. The child is not needed any more."""
+    if decision.state.phase == "cancelling":
+        return  # it was told to end
+    if step.waits == "child":
+        decision.children.append((step.ref, "cancel"))
+    what = "the child run did not end" if step.waits == "child" else "no answer came"
+    error = {"type": "StepTimeout", "message": f"{what} in time for {path}"}
+    _broke(decision, path, step.attempt, error, at, jitter=1.0)
 
 
 def _waited_in_vain(decision: Decision, path: str, step: StepState) -> None:
@@ -172,16 +197,22 @@ def _waited_in_vain(decision: Decision, path: str, step: StepState) -> None:
         fail(decision, path, step.attempt, {"type": "WaitTimeout", "message": f"nothing came within {limit:g} s"})
 
 
+def _awaits(step: StepState, ref: str) -> bool:
+    if step.status != "waiting":
+        return False
+    return step.waits in ("event", "approval") or (step.waits in ("child", "answer") and step.ref == ref)
+
+
 def _answered(decision: Decision, tick: Answered) -> None:
     if tick.timer:
         decision.timers_done.append(tick.timer)
     path, state = tick.path, decision.state
     step = state.steps.get(path)
-    if step is None or step.status != "waiting" or not alive(state, path):
+    if step is None or not alive(state, path):
         return
-    if step.waits in ("child", "answer") and step.ref != tick.ref:
-        return
-    if step.waits not in ("child", "answer", "event", "approval"):
+    if step.status == "running" and tick.ref == answer_ref(state.run["id"], path, step.attempt):
+        decision.dropped.append(path)  # the answer has overtaken the response to the call that asks for it
+    elif not _awaits(step, tick.ref):
         return
     if step.due:
         decision.waits_done.append(path)
@@ -218,6 +249,8 @@ def _resume(decision: Decision, tick: Resumed) -> None:
 
 
 def _asked(decision: Decision, tick: Asked) -> None:
+    if tick.timer:
+        decision.timers_done.append(tick.timer)
     match tick.verb:
         case "pause":
             if not decision.state.paused and decision.state.phase == "forward":

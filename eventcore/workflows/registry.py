@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from eventcore.kernel.errors import UnknownWorkflow
 from eventcore.kernel.names import did_you_mean, is_literal, pattern
@@ -13,6 +13,18 @@ from eventcore.workflows.expressions import Expressions
 from eventcore.workflows.plan import Plan, TriggerPlan, compile_plan
 
 _MAX_REMEMBERED = 4096
+_PLACES = ("the home's workflows/", "the enabled ones of the catalogue and of plugins", "those defined in code")
+
+
+class Elsewhere(Protocol):
+    """Other engines that serve workflows."""
+
+    @property
+    def searched(self) -> Sequence[str]:
+        """The places where they look, for messages."""
+
+    def serves(self, slug: str) -> bool:
+        """Whether any of them serves a slug."""
 
 
 class Registry:
@@ -22,7 +34,10 @@ class Registry:
         self._expressions = Expressions()
         #: Called after definitions came or went.
         self.watchers: list[Callable[[], None]] = []
+        #: Asked for a slug that is not defined here.
+        self.elsewhere: Elsewhere | None = None
         self._plans: dict[str, Plan] = {}
+        self._handed_over: dict[str, Plan] = {}
         self._by_hash: dict[str, Plan] = {}
         self._origins: dict[str, str] = {}
         self._literal: dict[str, list[tuple[Plan, TriggerPlan]]] = {}
@@ -65,18 +80,34 @@ class Registry:
         return self._origins[slug]
 
     def get(self, slug: str) -> Plan:
-        """The plan of a slug.
+        """The plan of a slug; of one that another engine serves, a plan that hands it over.
 
         Raises:
             UnknownWorkflow: there is none; names the nearest slug and the places searched.
         """
         plan = self._plans.get(slug)
+        if plan is None and self.elsewhere is not None and self.elsewhere.serves(slug):
+            return self._hand_over(slug)
         if plan is None:
+            places = [*_PLACES, *(self.elsewhere.searched if self.elsewhere is not None else ())]
             raise UnknownWorkflow(
-                f"there is no workflow {slug!r}{did_you_mean(slug, self._plans)}",
-                hint="searched: the home's workflows/, the enabled ones of the catalogue, and those defined in code",
+                f"there is no workflow {slug!r}{did_you_mean(slug, self._plans)}", hint=f"searched: {', '.join(places)}"
             )
         return plan
+
+    def _hand_over(self, slug: str) -> Plan:
+        """One step that another engine does: so what is started there is a run here, which survives a crash."""
+        plan = self._handed_over.get(slug)
+        if plan is None:
+            step = {"id": "call", "workflow": slug, "with": "{{ inputs }}"}
+            plan = self.compile({"slug": slug, "steps": [step], "outputs": "{{ steps.call.output }}"}, "<elsewhere>")
+            if len(self._handed_over) < _MAX_REMEMBERED:
+                self._handed_over[slug] = self._by_hash[plan.hash] = plan
+        return plan
+
+    def knows(self, slug: str) -> bool:
+        """Whether the slug is defined here, or served elsewhere."""
+        return slug in self._plans or (self.elsewhere is not None and self.elsewhere.serves(slug))
 
     def find(self, slug: str) -> Plan | None:
         return self._plans.get(slug)

@@ -84,6 +84,7 @@ class Runner:
         self._listeners, self._queued = listeners, queued
         self._saver = Saver(commit, clock, metrics)
         self._timers = TimerKeeper(store, clock, self._fire)
+        self.expect = self._timers.expect
         self._waker = Waker(store, self._saver, listeners, self._timers, self._spawn)
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -99,8 +100,8 @@ class Runner:
 
     @property
     def idle(self) -> bool:
-        """Whether no run of this engine is being driven; runs that wait for a time or an intent do not count."""
-        return not self._driven
+        """Whether no run of this engine is being driven, or about to be; those that wait do not count."""
+        return not self._driven and not self._timers.behind
 
     async def recover(self, *, alone: bool = False) -> int:
         """Take over live runs that nobody holds and go on with them; return how many.
@@ -189,14 +190,6 @@ class Runner:
         with anyio.move_on_after(timeout):
             await done.wait()
         return done.is_set()
-
-    async def _ask_child(self, run_id: str, asked: Asked) -> None:
-        try:
-            run = await self._store.run(run_id)
-            if run is not None and run.status in LIVE:
-                await self.ask(run_id, asked)
-        except EventCoreError as error:
-            log.error("the child run %s could not be told to %s: %s", run_id, asked.verb, error)
 
     async def _go_on(
         self, run: Run, tick: Resumed | TimerFired | Answered | Asked, done: anyio.Event | None = None
@@ -375,22 +368,20 @@ class Runner:
         run.version, run.status, run.updated = move.version, move.status, move.updated
         active.state, driven.told = decision.state, frozenset()
         if not decision.plain or "timers" in batch.touched:
-            self._carry_out(driven, decision, batch, arrival.tick.at)
+            self._carry_out(driven, decision, batch)
         self._saver.count(run, decision)
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
             self._faults.reach("step.after_commit")
         return True
 
-    def _carry_out(self, driven: Driven, decision: Decision, batch: Batch, at: float) -> None:
-        """What most decisions have not: timers, listeners that go, calls to cut off, children to stop."""
+    def _carry_out(self, driven: Driven, decision: Decision, batch: Batch) -> None:
+        """What most decisions have not: timers, listeners that go, calls to cut off."""
         run = driven.active.run
         for timer in batch.timers:
             self._timers.expect(timer.due)
         for path in decision.listens_done:
             self._listeners.remove(f"{run.id}/{path}")
         driven.cut_off(decision.dropped)
-        for child, verb in decision.children:
-            self._spawn(self._ask_child, child, Asked(verb, f"workflow:{run.slug}", at))
 
     def _lost(self, run: Run) -> None:
         """Our copy of a run is out of date: another engine drives it now, or we ourselves loaded it twice."""

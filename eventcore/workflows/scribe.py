@@ -166,6 +166,10 @@ class Scribe:
         for wait in decision.waits:
             raw = encode({"path": wait.path})
             batch.timers.append(Timer(f"{run.id}/{wait.path}", run.tenant, wait.due, run.id, raw))
+        # Told by a row of the same commit, so that no child is left behind by a crash.
+        for child, verb in decision.children:
+            raw = encode({"ask": verb, "by": f"workflow:{run.slug}"})
+            batch.timers.append(Timer(f"{child}!{verb}", run.tenant, at, child, raw))
         batch.timers_done.extend(f"{run.id}/{path}" for path in decision.waits_done)
         batch.timers_done.extend(decision.timers_done)
         batch.listening.extend(listening_row(run, listen) for listen in decision.listens)

@@ -183,9 +183,8 @@ def _step_after(state: State, before: StepState | None, entry: Entry) -> StepSta
         case "step_started":
             return _started(data, attempt, failures, data.get("deadline", deadline))
         case "step_waiting":
-            return StepState(
-                "waiting", attempt, failures, waits=data["waits"], ref=data.get("ref", ""), deadline=deadline
-            )
+            due, waits, ref = data.get("due", 0.0), data["waits"], data.get("ref", "")
+            return StepState("waiting", attempt, failures, due=due, waits=waits, ref=ref, deadline=deadline)
         case "step_retrying":
             due = data["due"]
             return StepState("waiting", attempt, failures + 1, None, data["error"], due, "retry", deadline)

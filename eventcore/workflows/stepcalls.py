@@ -38,12 +38,14 @@ class Parked:
     Attributes:
         ref: the child's run id, or what identifies the answer.
         effects: what is committed together with the step's beginning to wait.
+        limit: seconds that it waits at most, whatever the step's own `timeout` says; None for no such limit.
     """
 
     waits: Literal["child", "answer"]
     ref: str
     effects: Batch = field(default_factory=Batch)
     guards: tuple[Guard, ...] = ()
+    limit: float | None = None
 
 
 class StepCalls:
@@ -81,9 +83,11 @@ class StepCalls:
                 raise PluginTimeout(f"{call.intent} ran over the step's {call.timeout:g} s")
             if isinstance(done, Parked):
                 self._faults.reach("step.after_call")
-                parked = StepParked(call.path, call.attempt, done.waits, done.ref, self._clock.now())
+                parked = StepParked(call.path, call.attempt, done.waits, done.ref, self._clock.now(), done.limit)
                 return Arrival(parked, done.effects, done.guards)
             output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
+            if call.secrets:
+                output = self._others["masked"](call, output)
         except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's
             return self._broke(call, error)
         self._faults.reach("step.after_call")
@@ -98,6 +102,8 @@ class StepCalls:
         after = error.details.get("retry_after") if isinstance(error, EventCoreError) else None
         after = min(max(0.0, float(after)), _MAX_RETRY_AFTER) if isinstance(after, int | float) else None
         body = {"type": kind, "message": message}
+        if call.secrets:
+            body = self._others["masked"](call, body)
         return Arrival(StepBroke(call.path, call.attempt, body, self._clock.now(), self._randomness.random(), after))
 
     def refused(self, arrival: Arrival, error: EventCoreError) -> Arrival:

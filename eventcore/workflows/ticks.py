@@ -32,6 +32,7 @@ class StepParked:
     Attributes:
         waits: `child` or `answer`.
         ref: the child's run id, or what identifies the answer.
+        limit: seconds that it waits at most, whatever the step's own `timeout` says.
     """
 
     path: str
@@ -39,6 +40,7 @@ class StepParked:
     waits: Literal["child", "answer"]
     ref: str
     at: float
+    limit: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +102,7 @@ class Asked:
 
     Attributes:
         same_key: a retried step keeps its idempotency key.
+        timer: id of the timer row that carried it, or empty.
     """
 
     verb: Literal["pause", "resume", "cancel", "terminate", "retry"]
@@ -107,6 +110,7 @@ class Asked:
     at: float
     reason: str = ""
     same_key: bool = False
+    timer: str = ""
 
 
 Tick: TypeAlias = Begun | StepSucceeded | StepParked | StepBroke | TimerFired | Answered | Resumed | Asked

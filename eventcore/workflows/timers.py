@@ -11,7 +11,7 @@ from eventcore.kernel.errors import StoreError
 from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Store
 from eventcore.kernel.records import Timer
-from eventcore.workflows.ticks import Answered, TimerFired
+from eventcore.workflows.ticks import Answered, Asked, TimerFired
 
 log = logging.getLogger("eventcore.workflows")
 
@@ -21,9 +21,11 @@ _AFTER_FIRING = 0.005
 _NOTHING_OURS = 1.0
 
 
-def tick_of(timer: Timer, at: float, jitter: float) -> TimerFired | Answered:
-    """What a timer row tells its run: that a time has come, or what it waited for."""
+def tick_of(timer: Timer, at: float, jitter: float) -> TimerFired | Answered | Asked:
+    """What a timer row tells its run: that a time has come, what it waited for, or what its parent wants of it."""
     told = decode(timer.raw)
+    if "ask" in told:
+        return Asked(told["ask"], told["by"], at, timer=timer.id)
     if "ref" in told:
         return Answered(told["path"], told["ref"], told.get("output"), told.get("error"), at, timer.id, jitter)
     return TimerFired(told["path"], at)
@@ -43,9 +45,12 @@ class TimerKeeper:
         self._store, self._clock, self._fire, self._look_every = store, clock, fire, look_every
         self._bell = anyio.Event()
         self._next_due = float("inf")
+        #: Whether something is due that was not looked at yet.
+        self.behind = False
 
     def expect(self, due: float) -> None:
         """A timer was stored; wake up if it is the next one."""
+        self.behind |= due <= self._clock.now()
         if due < self._next_due:
             self._bell.set()
 
@@ -59,9 +64,12 @@ class TimerKeeper:
             except StoreError as error:
                 log.error("timers cannot be read: %s", error)
                 wait = _NOTHING_OURS
-            if wait <= 0:
+            if wait > 0:
+                self.behind = self._bell.is_set()
+            else:
                 # What is due but not ours, or not yet committed as done, must not make this loop spin.
-                wait = _AFTER_FIRING if await self._fire_due() else _NOTHING_OURS
+                self.behind = await self._fire_due() > 0
+                wait = _AFTER_FIRING if self.behind else _NOTHING_OURS
             with anyio.move_on_after(wait):
                 await self._bell.wait()
 

@@ -78,7 +78,7 @@ def test_what_is_right_is_left_alone(text: str) -> None:
 
 def test_without_surroundings_nobody_is_missed() -> None:
     assert found("slug: w\nsteps: [{id: a, plugin: x}, {id: b, workflow: y}]", Surroundings()) == []
-    assert found("slug: w\nsteps: [{id: b, workflow: y}]", Surroundings(set(), {}, external=True)) == []
+    assert found("slug: w\nsteps: [{id: b, workflow: y}]", Surroundings(set(), {}, external=None)) == []
 
 
 # -- the schema --------------------------------------------------------------------------------------------------------

@@ -18,7 +18,8 @@ def table(logbook: Logbook) -> dict[str, Service]:
     """The service `log`."""
 
     async def write(call: CallApi, params: dict[str, Any]) -> None:
-        """Write one line, cut at 4,096 characters, control characters spelled out, if the manifest's `monitoring` lets it through."""
+        """Write one line, if the manifest's `monitoring` lets it through: cut at 4,096 characters, control characters
+        spelled out."""
         word = str(params.get("level", "info")).lower()
         level = _LEVELS.get(word, logging.INFO)
         wanted = call.record.described().monitoring

@@ -6,7 +6,7 @@ Only what is safe is tried again: a connection that was refused or dropped, 429 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -28,7 +28,8 @@ class N8n:
 
     Args:
         base_url: `https://n8n.example.com`; a path in it is kept.
-        headers: sent with every call, such as the one with n8n's secret. Their values show nowhere.
+        headers: sent with every call, such as the one with n8n's secret, or a function that looks them up for each
+            call. Their values show nowhere.
         slugs: those that it serves; None: any.
         wait: see `ExternalEngine.wait`.
         timeout: seconds for one attempt.
@@ -46,7 +47,7 @@ class N8n:
         randomness: Randomness,
         *,
         name: str = "n8n",
-        headers: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | Callable[[], Mapping[str, str]] | None = None,
         slugs: frozenset[str] | None = None,
         wait: Waiting = "response",
         timeout: float = 30.0,
@@ -58,7 +59,7 @@ class N8n:
             raise InvalidInput(f"{base_url!r} is no address of n8n; write https://n8n.example.com")
         self.name, self.wait = name, wait
         self._base, self._slugs, self._attempts, self._initial = base_url.rstrip("/"), slugs, attempts, initial
-        self._headers, self._timeout, self._transport = dict(headers or {}), timeout, transport
+        self._headers, self._timeout, self._transport = headers or {}, timeout, transport
         self._clock, self._randomness = clock, randomness
 
     @property
@@ -75,7 +76,7 @@ class N8n:
         if request.resume_url:
             body["resume_url"] = request.resume_url
         headers = {
-            **self._headers,
+            **(self._headers() if callable(self._headers) else self._headers),
             "content-type": "application/json",
             "idempotency-key": request.key,
             "traceparent": request.traceparent,

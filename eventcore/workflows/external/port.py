@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol
 
 from eventcore.kernel.errors import UnknownWorkflow
 from eventcore.kernel.ports import Clock, Invocation
-from eventcore.workflows.external.resume import ResumeTokens
+from eventcore.workflows.external.resume import ResumeTokens, answer_ref
 from eventcore.workflows.scribe import Active
 from eventcore.workflows.stepcalls import Parked
 from eventcore.workflows.ticks import Call
@@ -82,15 +82,19 @@ class Engines:
         if engine is None:
             raise self.unknown(call.intent)
         url = ""
-        ref = f"{active.run.id}/{call.path}#{call.attempt}"
+        ref = answer_ref(active.run.id, call.path, call.attempt)
         if engine.wait == "callback":
-            url = self._tokens.url(active.run.id, call.path, call.attempt)
+            url = self._tokens.url(active.run.id, call.path, call.attempt, call.epoch)
         trace = active.run.traceparent or _traceparent(active.run.id, str(metadata["idempotency_key"]))
         request = ExternalStart(call.intent, params, str(metadata["idempotency_key"]), trace, url)
         answer = await engine.start(request)
         if engine.wait == "callback":
-            return Parked("answer", ref)
+            return Parked("answer", ref, limit=self._tokens.lifetime)
         return Invocation(answer if engine.wait == "response" else {"accepted": True}, engine.name)
+
+    def serves(self, slug: str) -> bool:
+        """Whether any of them serves a slug, as far as can be known without asking."""
+        return self.find(slug) is not None
 
     def unknown(self, slug: str) -> UnknownWorkflow:
         """The error for a slug that nobody serves."""

@@ -25,10 +25,17 @@ class Resume:
     run: str
     path: str
     attempt: int
+    epoch: int = 0
 
     @property
     def ref(self) -> str:
-        return f"{self.run}/{self.path}#{self.attempt}"
+        """What the step's wait is known by."""
+        return answer_ref(self.run, self.path, self.attempt)
+
+
+def answer_ref(run: str, path: str, attempt: int) -> str:
+    """What the wait of one attempt of a step for its answer is known by."""
+    return f"{run}/{path}#{attempt}"
 
 
 class ResumeTokens:
@@ -49,13 +56,26 @@ class ResumeTokens:
         self._secret, self._clock, self._lifetime = secret, clock, lifetime
         self._base_url = base_url.rstrip("/")
 
-    def url(self, run: str, path: str, attempt: int) -> str:
-        """The whole address."""
-        return f"{self._base_url}/api/resume/{self.token(run, path, attempt)}"
+    @property
+    def lifetime(self) -> float:
+        """Seconds until a token is of no use."""
+        return self._lifetime
 
-    def token(self, run: str, path: str, attempt: int) -> str:
-        """The token alone: `payload.signature`, safe in addresses."""
-        payload = _text(encode([run, path, attempt, int(self._clock.now() + self._lifetime)]))
+    def url(self, run: str, path: str, attempt: int, epoch: int = 0) -> str:
+        """The whole address.
+
+        Raises:
+            InvalidInput: it is not known under which address this engine is reached.
+        """
+        if not self._base_url:
+            raise InvalidInput(
+                "an answer is to be called back, but nothing says where to", hint="set workflows.public_url"
+            )
+        return f"{self._base_url}/api/resume/{self.token(run, path, attempt, epoch)}"
+
+    def token(self, run: str, path: str, attempt: int, epoch: int = 0) -> str:
+        """The token alone: `payload.signature`, safe in addresses. `epoch`: of the step's idempotency key."""
+        payload = _text(encode([run, path, attempt, epoch, int(self._clock.now() + self._lifetime)]))
         return f"{payload}.{self._sign(payload)}"
 
     def verify(self, token: str) -> Resume:
@@ -67,10 +87,10 @@ class ResumeTokens:
         payload, _, signature = token[:_MAX_TOKEN].partition(".")
         if not signature.isascii() or not hmac.compare_digest(self._sign(payload), signature):
             raise AccessDenied(_BAD)
-        run, path, attempt, until = decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
+        run, path, attempt, epoch, until = decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         if self._clock.now() > until:
             raise AccessDenied("the time of the resume token is over")
-        return Resume(run, path, attempt)
+        return Resume(run, path, attempt, epoch)
 
     def _sign(self, payload: str) -> str:
         return _text(hmac.new(self._secret, payload.encode(), hashlib.sha256).digest())

@@ -1,0 +1,72 @@
+"""`runs show` for every kind of step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import anyio
+import pytest
+
+from eventcore import EventCore
+from eventcore.operations import runs
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_each_kind_tells_what_it_does_and_what_it_waits_for(core: EventCore) -> None:
+    async def work(params: Any) -> Any:
+        if params["metadata"]["attempt"] == 1 and params.get("shaky"):
+            raise ValueError("no")
+        return {"n": params.get("n")}
+
+    core.plugins.intent("work", work)
+    core.workflows.define({"slug": "child", "steps": [{"id": "z", "wait_for": {"event": "paid", "timeout": "1h"}}]})
+    core.workflows.define(
+        {
+            "slug": "w",
+            "steps": [
+                {"id": "call", "plugin": "work", "with": {"shaky": True}, "retry": {"attempts": 2, "initial": 0}},
+                {"id": "all", "foreach": [1, 2], "plugin": "work", "with": {"n": "{{ item }}"}},
+                {"id": "group", "steps": [{"id": "in", "emit": "seen", "with": {"a": 1}}]},
+                {"id": "ask", "hook": "on_message", "with": {"text": "hi"}},
+                {"id": "rest", "needs": [], "sleep": "1h"},
+                {"id": "yes", "needs": [], "approve": "Ship it?"},
+                {"id": "kid", "needs": [], "workflow": "child"},
+                {"id": "skip", "needs": [], "if": "{{ false }}", "emit": "never"},
+            ],
+        }
+    )
+    run = await core.workflows.start("w")
+    with anyio.fail_after(5):
+        while not [s for s in (await runs.show(core.engine, run.id))["steps"] if s["step"] == "ask" and "ended" in s]:
+            await anyio.sleep(0.01)
+    await core.workflows.pause(run.id, "lunch")
+    shown = await runs.show(core.engine, run.id)
+    steps = {(step["step"], step["attempt"]): step for step in shown["steps"]}
+    assert (steps["call", 1]["status"], steps["call", 1]["error"]["type"]) == ("retrying", "ValueError")
+    assert (steps["call", 2]["kind"], steps["call", 2]["plugin"], steps["call", 2]["status"]) == (
+        "plugin",
+        "work",
+        "completed",
+    )
+    assert steps["call", 2]["seconds"] >= 0
+    assert (steps["all", 1]["kind"], steps["all", 1]["items"]) == ("foreach", 2)
+    assert [steps[f"all[{i}]", 1]["output"] for i in (0, 1)] == [{"n": 1}, {"n": 2}]
+    assert (steps["group", 1]["kind"], steps["group/in", 1]["emit"]) == ("group", "seen")
+    assert steps["ask", 1]["hook"] == "on_message"
+    assert (steps["rest", 1]["status"], steps["rest", 1]["waits"]) == ("waiting", "time")
+    assert steps["rest", 1]["until"] > shown["created"]
+    assert (steps["yes", 1]["approve"], steps["yes", 1]["waits"]) == ("Ship it?", "approval")
+    [child] = await core.workflows.runs(slug="child")
+    assert (steps["kid", 1]["workflow"], steps["kid", 1]["run"], steps["kid", 1]["waits"]) == (
+        "child",
+        child.id,
+        "child",
+    )
+    assert steps["skip", 1]["status"] == "skipped"
+    assert [(deed["type"], deed["by"], deed["reason"]) for deed in shown["deeds"]] == [
+        ("workflow_paused", "operator", "lunch")
+    ]
+    kid = await runs.show(core.engine, child.id)
+    assert kid["parent"] == f"{run.id}/kid"
+    assert (kid["steps"][0]["wait_for"], kid["steps"][0]["waits"]) == ("paid", "event")

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Callable
+from typing import Annotated, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from eventcore.kernel.errors import InvalidName
+
+T = TypeVar("T")
 
 
 def unique(names: tuple[str, ...]) -> tuple[str, ...]:
     """Each once, in the order of their first place."""
     return tuple(dict.fromkeys(names))
+
+
+def as_value_error(check: Callable[[str], T], text: str) -> T:
+    """`check(text)`; a name that is none raises ValueError."""
+    # pydantic collects ValueErrors with their place; any other exception would end the whole validation.
+    try:
+        return check(text)
+    except InvalidName as error:
+        raise ValueError(str(error)) from None
 
 
 # The models are strict, so that "yes" is no boolean and "60" no number; TOML has only lists, hence strict=False here.

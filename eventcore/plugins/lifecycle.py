@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 
@@ -13,13 +13,14 @@ from eventcore.bus.bus import Bus
 from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed, Problem
+from eventcore.kernel.errors import EventCoreError, PluginFailed, Problem
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Metrics, Store
 from eventcore.kernel.records import Audit, Batch, PluginState
 from eventcore.plugins import grants
 from eventcore.plugins.calls import Calls
+from eventcore.plugins.companion import Companion
 from eventcore.plugins.connections import Connections
 from eventcore.plugins.dependencies import Requirements, is_lacking
 from eventcore.plugins.host_api import HostServices
@@ -35,16 +36,6 @@ _REVOKE_GRACE = 1.0
 _CHANGED = "plugin_permissions_changed"
 #: States in which a plugin stays until somebody enables it.
 _AT_REST = frozenset({"disabled", "installed"})
-
-
-class Companion(Protocol):
-    """Something outside this room that comes and goes with a plugin."""
-
-    def arrive(self, record: PluginRecord) -> None:
-        """The plugin is being enabled; an EventCoreError keeps it from that."""
-
-    def leave(self, record: PluginRecord) -> None:
-        """It is enabled no more, or could not be."""
 
 
 class Lifecycle:
@@ -310,19 +301,14 @@ class Lifecycle:
         with anyio.CancelScope(shield=True):
             await self._bus.commit(Batch(log=[event], audit=[entry], plugin_states=[self._row(record)]))
 
-    def permissions(self, manifest: PluginManifest, grants: Iterable[str]) -> frozenset[PluginPermission]:
-        """What the settings and `grants` together grant to a plugin, as far as it asks for it.
+    def permissions(self, manifest: PluginManifest, given: Iterable[str]) -> frozenset[PluginPermission]:
+        """What the settings and `given` together grant to a plugin, as far as it asks for it.
 
         Raises:
             InvalidInput: one of the words is no permission.
         """
-        words = {str(word) for word in (*self._grants.get(manifest.slug, ()), *grants)}
-        unknown = sorted(words - {str(permission) for permission in PluginPermission})
-        if unknown:
-            near = did_you_mean(unknown[0], [str(permission) for permission in PluginPermission])
-            raise InvalidInput(f"{unknown[0]!r} is no permission{near}")
-        wanted = {*manifest.permissions, *manifest.optional_permissions}
-        return frozenset(PluginPermission(word) for word in words) & wanted
+        words = (*self._grants.get(manifest.slug, ()), *given)
+        return grants.permissions_of(words) & grants.asked_for(manifest)
 
     def running(self, record: PluginRecord) -> bool:
         """Whether a worker of the plugin is warm."""

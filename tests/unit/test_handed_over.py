@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from eventcore import EventCore
-from eventcore.app.outside import make_tokens
+from eventcore.app.other_engines import make_tokens
 from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.errors import Conflict, InvalidInput, PluginFailed, RunFailed
 from eventcore.kernel.settings import Settings, WorkflowSettings
@@ -192,7 +192,7 @@ async def test_no_secret_into_what_is_stored(core: EventCore, step: dict[str, An
 
 
 async def test_a_header_whose_secret_is_not_set() -> None:
-    from eventcore.app.outside import make_engines
+    from eventcore.app.other_engines import make_engines
 
     one = {"base_url": "http://127.0.0.1:9", "headers": {"x-key": {"secret": "nothing"}}}
     settings = WorkflowSettings.model_validate({"engines": {"n8n": one}})

@@ -28,6 +28,8 @@ class SandboxRules:
         self, settings: SandboxSettings, data: Path | None, machine: Callable[[], Awaitable[Machine | None]]
     ) -> None:
         self._settings, self._data, self._machine = settings, data, machine
+        #: The home's folder, whose other contents are none of a plugin's business; empty: there is no home.
+        self.home = str(data.parent.parent) if data is not None else ""
 
     def allowance(self, record: PluginRecord) -> Allowance:
         """What one worker of the plugin may use."""

@@ -257,6 +257,9 @@ async def _fork(zygote: _Zygote, spec: WorkerSpec) -> ConfinedProcess:
 class ConfinedProcess:
     """A confined worker: its keeper and itself, both held by pidfds."""
 
+    #: What its plugin tries is refused by the kernel, so that it can be told as refused.
+    confined = True
+
     def __init__(
         self, sock: socket.socket, output: int, status: socket.socket, folder: str, share: float = 0.0
     ) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Awaitable, Mapping
 from typing import Any
@@ -14,7 +15,8 @@ from eventcore.plugins.sandbox.frames import MAX_FRAME, NotJSON, encode
 from eventcore.plugins.sandbox.worker.channel import Future, HostChannel
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.output import Capture, printable
-from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bind
+from eventcore.plugins.sandbox.worker.watch import LOGGER, Watch
+from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bind, bound
 
 _MOST_MESSAGE = 4_000
 _MOST_TRACE = 16_000
@@ -81,11 +83,14 @@ class Runtime:
         self._plugin: Plugin | None = None
         self._config: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watch: Watch | None = None
 
     def handle(self, frame: dict[str, Any]) -> None:
         """Take a call. Returns when a plain function has answered, or when the task of an async one is started."""
         if frame["kind"] == "load":
             self._config = frame["params"]["config"]
+        if self._watch is not None:
+            self._watch.begin()
         call = Call(self._channel, frame, self._config)
         # Each call has a context of its own, copied from an empty one: what a handler sets, no other call sees.
         contextvars.copy_context().run(self._begin, call)
@@ -130,6 +135,9 @@ class Runtime:
             asyncio._set_running_loop(self._loop)
 
     def _load(self, call: Call) -> Any:
+        if (rules := call.params.get("watch")) is not None:
+            self._watch = Watch(rules, _denied)
+            sys.addaudithook(self._watch)
         plugin = load(call.params)
         initialize = plugin.handler("initialize", {})
         if initialize is None:
@@ -197,6 +205,11 @@ class Runtime:
             "stderr": call.stderr.text(),
         }
         self._channel.reply(encode(body))
+
+
+def _denied(permission: str, what: str) -> None:
+    if (call := bound()) is not None:
+        call.tell("warning", f"{permission} {what}", LOGGER)
 
 
 def _verdict(result: Any) -> dict[str, Any]:

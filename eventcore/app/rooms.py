@@ -105,7 +105,12 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         timeout=base.settings.plugins.timeout,
         settings=base.settings.plugins.settings,
         secrets=base.secrets,
-        rules=SandboxRules(base.settings.sandbox, base.home.state / "data" if base.home else None, supervisor.machine),
+        rules=SandboxRules(
+            base.settings.sandbox,
+            base.home.state / "data" if base.home else None,
+            supervisor.machine,
+            base.settings.plugins.trusted,
+        ),
     )
 
 

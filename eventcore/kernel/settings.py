@@ -143,6 +143,14 @@ class PluginSettings(Section):
         description="Permissions granted to a plugin at first sight. Lists of permission words by slug.",
         examples=[{"hello-world": ["network_access"]}],
     )
+    trusted: PluginSlugs = Field(
+        default=(),
+        description=(
+            "Plugins that may run in the host's own process, without a sandbox, if their manifest asks for that. "
+            "List of slugs."
+        ),
+        examples=[["hello-world"]],
+    )
     settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
         default_factory=dict,
         description=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,17 @@ class SandboxRules:
         settings: what the operator says.
         data: where each plugin has a folder of data; None: there is none, and grants on files give nothing.
         machine: tells what this machine enforces.
+        trusted: plugins that the operator lets run in the host's own process, if they ask for that.
     """
 
     def __init__(
-        self, settings: SandboxSettings, data: Path | None, machine: Callable[[], Awaitable[Machine | None]]
+        self,
+        settings: SandboxSettings,
+        data: Path | None,
+        machine: Callable[[], Awaitable[Machine | None]],
+        trusted: Collection[str] = (),
     ) -> None:
+        self._trusted = frozenset(trusted)
         self._settings, self._data, self._machine = settings, data, machine
         #: The home's folder, whose other contents are none of a plugin's business; empty: there is no home.
         self.home = str(data.parent.parent) if data is not None else ""
@@ -35,12 +41,19 @@ class SandboxRules:
         """What one worker of the plugin may use."""
         return allowance(record, self._settings, self._data)
 
+    def inline(self, record: PluginRecord) -> bool:
+        """Whether the plugin runs in the host's own process: it asks for that, does not forbid it, and is trusted."""
+        wish = record.described().sandbox
+        return wish.unsandboxed and not wish.required and record.slug in self._trusted
+
     async def enforcement(self, record: PluginRecord, seconds: float) -> dict[str, Any]:
         """The level of the plugin's sandbox on this machine, and what enforces each of its limits.
 
         Args:
             seconds: the time limit of one call.
         """
+        if self.inline(record):
+            return {"level": "inline", "limits": []}
         machine = await self._machine()
         if machine is None:
             return {"level": "none", "limits": []}

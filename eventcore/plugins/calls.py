@@ -335,6 +335,7 @@ class Calls:
                 config=self.config(record),
                 tenant=tenant,
                 allow=self.rules.allowance(record),
+                inline=self.rules.inline(record),
                 home=self.rules.home,
                 version=record.content_hash or "",
             )

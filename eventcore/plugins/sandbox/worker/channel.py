@@ -101,7 +101,7 @@ class HostChannel:
             if frame["ok"]:
                 future.set_result(frame["result"])
             else:
-                future.set_exception(_as_exception(frame["error"]))
+                future.set_exception(as_exception(frame["error"]))
         while self._unsent and len(self._asked) < _MOST_ASKED:
             request, future = self._unsent.popleft()
             self._asked[self._send(request)] = future
@@ -161,7 +161,7 @@ class HostChannel:
         return rid
 
 
-def _as_exception(error: dict[str, Any]) -> PluginError:
+def as_exception(error: dict[str, Any]) -> PluginError:
     for kind in (PermissionDenied, NoResponder):
         if error["code"] == kind.code:
             return kind(error["message"])

@@ -166,7 +166,7 @@ class Runtime:
             self._succeed(call, result)
 
     def _succeed(self, call: Call, result: Any) -> None:
-        value = _verdict(result) if call.kind in ("hook", "event") else result
+        value = verdict_of(result) if call.kind in ("hook", "event") else result
         call.over = True
         try:
             body = b'{"id":%d,"ok":true,"result":%s,"stdout":%s,"stderr":%s}' % (
@@ -197,8 +197,8 @@ class Runtime:
             "ok": False,
             "error": {
                 "kind": error.kind if isinstance(error, LoadError) else printable(type(error).__name__)[:128],
-                "message": _message(error),
-                "trace": "" if isinstance(error, LoadError) else _trace(error),
+                "message": message_of(error),
+                "trace": "" if isinstance(error, LoadError) else trace_of(error),
                 "transient": isinstance(error, TransientError),
             },
             "stdout": call.stdout.text(),
@@ -212,7 +212,7 @@ def _denied(permission: str, what: str) -> None:
         call.tell("warning", f"{permission} {what}", LOGGER)
 
 
-def _verdict(result: Any) -> dict[str, Any]:
+def verdict_of(result: Any) -> dict[str, Any]:
     match result:
         case Deny(reason):
             return {"verdict": "deny", "reason": str(reason)}
@@ -228,21 +228,21 @@ def _verdict(result: Any) -> dict[str, Any]:
             return {"value": result}
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     try:
         return printable(str(error))[:_MOST_MESSAGE]
     except Exception:  # noqa: BLE001 - a plugin's own __str__
         return "(the exception's own text cannot be made)"
 
 
-def _trace(error: BaseException) -> str:
+def trace_of(error: BaseException) -> str:
     """The traceback from the plugin's first frame on; the end of it, if it is long."""
     place = error.__traceback__
     while place is not None and _is_ours(place.tb_frame.f_code.co_filename):
         place = place.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, place))
-    except Exception:  # noqa: BLE001 - as in _message
+    except Exception:  # noqa: BLE001 - as in message_of
         return ""
     return printable(text)[-_MOST_TRACE:]
 

@@ -145,7 +145,10 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
 
 def _sandbox_rules(base: Base, supervisor: Supervisor) -> SandboxRules:
     settings, data = base.settings, base.home.state / "data" if base.home else None
-    return SandboxRules(settings.sandbox, data, supervisor.machine, settings.plugins.scopes, settings.programs.path)
+    chosen = settings.plugins
+    return SandboxRules(
+        settings.sandbox, data, supervisor.machine, chosen.scopes, settings.programs.path, chosen.trusted
+    )
 
 
 def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:

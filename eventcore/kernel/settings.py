@@ -148,6 +148,14 @@ class PluginSettings(Section):
         description="How far a plugin's grants reach: hosts, ports, programs, folders. Tables by slug.",
         examples=[{"weather": {"hosts": ["api.example.com"]}}],
     )
+    trusted: PluginSlugs = Field(
+        default=(),
+        description=(
+            "Plugins that may run in the host's own process, without a sandbox, if their manifest asks for that. "
+            "List of slugs."
+        ),
+        examples=[["hello-world"]],
+    )
     settings: Annotated[dict[PluginSlug, dict[str, Any]], BeforeValidator(_no_twins)] = Field(
         default_factory=dict,
         description=(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class SandboxRules:
         machine: tells what this machine enforces.
         scopes: how far grants reach, by slug.
         path: where programs are looked up.
+        trusted: plugins that the operator lets run in the host's own process, if they ask for that.
     """
 
     def __init__(
@@ -37,14 +38,23 @@ class SandboxRules:
         machine: Callable[[], Awaitable[Machine | None]],
         scopes: Mapping[str, PluginScope] | None = None,
         path: tuple[str, ...] = (),
+        trusted: Collection[str] = (),
     ) -> None:
+        self._trusted = frozenset(trusted)
         self._settings, self._data, self._machine = settings, data, machine
         self._scopes, self._path = scopes or {}, path
+        #: The home's folder, whose other contents are none of a plugin's business; empty: there is no home.
+        self.home = str(data.parent.parent) if data is not None else ""
 
     def allowance(self, record: PluginRecord) -> Allowance:
         """What one worker of the plugin may use."""
         scope = self._scopes.get(record.slug, PluginScope())
         return allowance(record, self._settings, self._data, scope, self._path)
+
+    def inline(self, record: PluginRecord) -> bool:
+        """Whether the plugin runs in the host's own process: it asks for that, does not forbid it, and is trusted."""
+        wish = record.described().sandbox
+        return wish.unsandboxed and not wish.required and record.slug in self._trusted
 
     async def enforcement(self, record: PluginRecord, seconds: float) -> dict[str, Any]:
         """The level of the plugin's sandbox on this machine, and what enforces each of its limits.
@@ -52,6 +62,8 @@ class SandboxRules:
         Args:
             seconds: the time limit of one call.
         """
+        if self.inline(record):
+            return {"level": "inline", "limits": []}
         allowed, level, rows = self.allowance(record), "none", []
         if allowed.container is not None:
             level, rows = "container", container_limits(allowed, allowed.container, seconds)

@@ -334,6 +334,8 @@ class Calls:
                 config=self.configuration.values(record),
                 tenant=tenant,
                 allow=self.rules.allowance(record),
+                inline=self.rules.inline(record),
+                home=self.rules.home,
                 version=record.content_hash or "",
                 limits=WorkerLimits(load=self.start_timeout),
             )

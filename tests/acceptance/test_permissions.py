@@ -12,6 +12,7 @@ import pytest
 from eventcore import EventCore
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import AccessDenied, InvalidPayload, PluginFailed, RunFailed
+from eventcore.plugins.permissions import PluginPermission
 from tests.acceptance.conftest import HomeFolder
 
 
@@ -236,3 +237,71 @@ def test_memory_from_the_terminal(home: HomeFolder) -> None:
     assert home.run("memory", "purge").returncode == 2
     assert home.json("memory", "purge", "--text", "wash") == {"forgotten": 1}
     assert home.run("memory", "purge", "--all").stdout.strip() == "1 memory forgotten"
+
+
+TRIES = {
+    "filesystem_read": "open(params['home'] + '/eventcore.toml').read()",
+    "filesystem_read ": "open('/etc/passwd').read()",
+    "network_access": "__import__('socket').socket().connect(('127.0.0.1', 9))",
+    "system_access": "__import__('subprocess').run(['id'], check=True)",
+    "filesystem_write": "open(params['home'] + '/planted', 'w')",
+    "plugin_communication": "ctx.emit('bare.thing', {}).value",
+    "plugin_communication ": "ctx.request('other').value",
+    "memory_read": "ctx.memory.read('x').value",
+}
+
+
+@pytest.mark.anyio
+@pytest.mark.req("F1")
+async def test_a_plugin_without_permissions_can_do_none_of_it(home: HomeFolder) -> None:
+    assert PluginPermission("chat_access") is PluginPermission.CHAT_ACCESS
+    body = "\n".join(
+        f"    if params['try'] == {name!r}:\n        return {{'got': {code}}}" for name, code in TRIES.items()
+    )
+    home.plugin("bare", f"from eventcore.sdk import ctx\n\ndef run(params):\n{body}\n")
+    home.plugin("other", "def run(params):\n    return {}\n")
+    with anyio.fail_after(50):
+        async with EventCore(home.root) as core:
+            await core.plugins.enable("bare")
+            await core.plugins.enable("other")
+            for name in TRIES:
+                before = len(await events(core, "permission_denied"))
+                with pytest.raises(PluginFailed):
+                    await core.plugins.run("bare", {"try": name, "home": str(home.root)})
+                refused = (await events(core, "permission_denied"))[before:]
+                assert name.strip() in [event.data["permission"] for event in refused], name
+                assert {event.data["plugin"] for event in refused} == {"bare"}
+    assert not (home.root / "planted").exists()
+
+
+ORDINARY = """
+import asyncio, csv, json, logging, os, sqlite3, tempfile, time, zoneinfo
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+HERE = Path(__file__).parent
+
+async def pause():
+    await asyncio.sleep(0)
+
+def run(params):
+    asyncio.run(pause())
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "x.csv").write_text("a,b")
+        sqlite3.connect(Path(folder, "x.db")).execute("create table t (x)")
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(str, range(3)))
+    zoneinfo.ZoneInfo("Europe/Berlin")
+    return {"data": (HERE / "data.txt").read_text(), "here": os.listdir(HERE)}
+"""
+
+
+@pytest.mark.anyio
+async def test_ordinary_code_is_not_told_as_refused(home: HomeFolder) -> None:
+    home.plugin("plain", ORDINARY)
+    home.write("plugins/plain/data.txt", "fine")
+    with anyio.fail_after(30):
+        async with EventCore(home.root) as core:
+            await core.plugins.enable("plain")
+            assert (await core.plugins.run("plain"))["data"] == "fine"
+            assert await events(core, "permission_denied") == []

@@ -14,7 +14,7 @@ import pytest
 #: Function-local imports outside `cli`, which has them for its start-up time. (file, imported module) -> why.
 LOCAL_IMPORTS = {
     ("eventcore/__init__.py", "importlib"): "only needed when a public name is used for the first time",
-    ("eventcore/workflows/schedules.py", "croniter"): "starts a process as it is imported",
+    ("eventcore/kernel/cron.py", "croniter"): "starts a process as it is imported",
     ("eventcore/home/layout.py", "eventcore.home.settings_file"): "needs pydantic; finding a home must not",
     ("eventcore/observe/metrics.py", "prometheus_client"): "slow to import, and the command line makes no metrics",
     ("eventcore/testing/__init__.py", "importlib"): "only needed when a public name is used for the first time",

@@ -287,6 +287,8 @@ class ConfinedProcess:
     """A confined worker: its keeper and itself, both held by pidfds."""
 
     inside: Mapping[str, Any] = MappingProxyType({})
+    #: What its plugin tries is refused by the kernel, so that it can be told as refused.
+    confined = True
 
     def __init__(
         self,

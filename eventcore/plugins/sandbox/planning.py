@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import sys
 import sysconfig
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from eventcore.plugins.sandbox.confine import Plan
 from eventcore.plugins.sandbox.launch import host_paths
@@ -84,6 +86,20 @@ def make_plan(
         command=command,
         env=tuple(f"{name}={value}" for name, value in (env or {}).items()),
     )
+
+
+def watched(spec: WorkerSpec) -> dict[str, Any]:
+    """What the worker is to tell of, for the record, when its plugin tries it; see `worker/watch.py`."""
+    allow, place = spec.allow, str(spec.dir.absolute())
+    packages = host_paths() if spec.paths is None else spec.paths
+    return {
+        "home": spec.home,
+        "roots": [*runtime_paths(), *packages, sys.prefix, sys.base_prefix, place, *allow.read],
+        "write": list(allow.write),
+        "network": bool(allow.ports),
+        "programs": bool(allow.programs),
+        "dir": place,
+    }
 
 
 def open_to_others(path: str) -> bool:

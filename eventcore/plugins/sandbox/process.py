@@ -19,6 +19,7 @@ from eventcore.plugins.sandbox.channel import Channel
 from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameError, check_from_worker, parse
 from eventcore.plugins.sandbox.inflight import InFlight
 from eventcore.plugins.sandbox.launch import Launcher, Process, host_paths, spawn
+from eventcore.plugins.sandbox.planning import watched
 from eventcore.plugins.sandbox.reports import clean, describe_exit, failure, printed
 from eventcore.plugins.sandbox.requests import Requests, Turn
 from eventcore.plugins.sandbox.spec import WorkerSpec
@@ -108,6 +109,7 @@ class ProcessWorker:
             "hooks": sorted(spec.hooks),
             "paths": list(host_paths() if spec.paths is None else spec.paths),
             **self._process.inside,
+            "watch": watched(spec) if getattr(self._process, "confined", False) else None,
         }
         answer = await self.call("load", params, timeout=spec.limits.load, host=host)
         registered = answer["result"]

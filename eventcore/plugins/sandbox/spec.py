@@ -109,6 +109,8 @@ class WorkerSpec:
         paths: folders to import packages from, behind the standard library; None: the host's site-packages.
         python: the interpreter, such as that of the plugin's own environment; None: the host's.
         allow: what it may use.
+        inline: run it in the host's own process, unconfined: the operator trusts it, and it asks for that.
+        home: the host's own folder: a try to read it is told, where the process is confined; empty: there is none.
         version: changes with the content of the plugin's code, so that a supervisor notices.
     """
 
@@ -123,5 +125,7 @@ class WorkerSpec:
     paths: tuple[str, ...] | None = None
     python: str | None = None
     allow: Allowance = Allowance()
+    inline: bool = False
+    home: str = ""
     version: str = ""
     limits: WorkerLimits = WorkerLimits()

@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import anyio
 from anyio.abc import TaskGroup
@@ -16,12 +16,15 @@ from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed
 from eventcore.kernel.ports import Clock, HostApi
 from eventcore.plugins.sandbox.confined import Machine, Sandbox
+from eventcore.plugins.sandbox.inline import InlineWorker
 from eventcore.plugins.sandbox.launch import Launcher, spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.tiers import Tiers
 
 _log = logging.getLogger(__name__)
+
+AnyWorker: TypeAlias = ProcessWorker | InlineWorker
 
 _FIRST_DELAY = 0.1
 _LONGEST_DELAY = 30.0
@@ -46,7 +49,7 @@ class _Slot:
 
     def __init__(self, spec: WorkerSpec) -> None:
         self.spec = spec
-        self.worker: ProcessWorker | None = None
+        self.worker: AnyWorker | None = None
         self.starting: _Start | None = None
         self.failures = 0
         self.strikes = 0
@@ -173,14 +176,14 @@ class Supervisor:
     # Starting
 
     @asynccontextmanager
-    async def _fresh_worker(self, spec: WorkerSpec, timeout: float) -> AsyncIterator[ProcessWorker]:
+    async def _fresh_worker(self, spec: WorkerSpec, timeout: float) -> AsyncIterator[AnyWorker]:
         """A worker of one call's own."""
         slot = self._slot(spec)
         self._check_health(slot, timeout)
         if self._tasks is None:
             raise EngineClosed("the supervisor of the plugins is not running")
         async with self._fresh:
-            worker = await ProcessWorker.start(spec, self._tasks, launcher=self._launcher)
+            worker = await _started(spec, self._tasks, self._launcher)
             try:
                 await worker.load(self.host_of(slot.spec))
                 yield worker
@@ -190,7 +193,7 @@ class Supervisor:
                     await worker.kill("its call is over")
                 slot.strikes += worker.violated
 
-    async def _warm(self, spec: WorkerSpec, timeout: float) -> tuple[_Slot, ProcessWorker]:
+    async def _warm(self, spec: WorkerSpec, timeout: float) -> tuple[_Slot, AnyWorker]:
         while True:
             slot = self._slot(spec)
             worker = slot.worker
@@ -244,7 +247,7 @@ class Supervisor:
         try:
             if delay > 0:
                 await self._clock.sleep(delay)
-            worker = await ProcessWorker.start(slot.spec, tasks, launcher=self._launcher)
+            worker = await _started(slot.spec, tasks, self._launcher)
             try:
                 await worker.load(self.host_of(slot.spec))
             except BaseException:
@@ -264,11 +267,11 @@ class Supervisor:
             slot.starting = None
             starting.done.set()
 
-    async def _watch(self, slot: _Slot, worker: ProcessWorker) -> None:
+    async def _watch(self, slot: _Slot, worker: AnyWorker) -> None:
         await worker.ended()
         self._note_death(slot, worker)
 
-    def _note_death(self, slot: _Slot, worker: ProcessWorker) -> None:
+    def _note_death(self, slot: _Slot, worker: AnyWorker) -> None:
         """Count a death once, whoever sees it first."""
         if slot.worker is worker:
             slot.worker = None
@@ -289,3 +292,10 @@ class Supervisor:
         worker, slot.worker = slot.worker, None
         if worker is not None:
             await worker.close(grace)
+
+
+async def _started(spec: WorkerSpec, tasks: TaskGroup, launcher: Launcher) -> AnyWorker:
+    """A worker of the tier that the spec asks for, not loaded yet."""
+    if spec.inline:
+        return InlineWorker(spec, tasks)
+    return await ProcessWorker.start(spec, tasks, launcher=launcher)

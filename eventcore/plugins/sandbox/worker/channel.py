@@ -105,7 +105,7 @@ class HostChannel:
             if frame["ok"]:
                 future.set_result(frame["result"])
             else:
-                future.set_exception(_as_exception(frame["error"]))
+                future.set_exception(as_exception(frame["error"]))
         while self._unsent and self._has_room(self._unsent[0][0]):
             self._ask(*self._unsent.popleft())
 
@@ -173,7 +173,7 @@ class HostChannel:
         return rid
 
 
-def _as_exception(error: dict[str, Any]) -> PluginError:
+def as_exception(error: dict[str, Any]) -> PluginError:
     for kind in (PermissionDenied, NoResponder):
         if error["code"] == kind.code:
             return kind(error["message"])

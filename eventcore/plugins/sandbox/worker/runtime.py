@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Awaitable, Mapping
 from typing import Any
@@ -15,7 +16,8 @@ from eventcore.plugins.sandbox.worker.channel import Future, HostChannel
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.output import Capture, printable
 from eventcore.plugins.sandbox.worker.tracing import BreakpointError, Tracer
-from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bind
+from eventcore.plugins.sandbox.worker.watch import LOGGER, Watch
+from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bind, bound
 
 _MOST_MESSAGE = 4_000
 _MOST_TRACE = 16_000
@@ -82,11 +84,14 @@ class Runtime:
         self._plugin: Plugin | None = None
         self._config: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._watch: Watch | None = None
 
     def handle(self, frame: dict[str, Any]) -> None:
         """Take a call. Returns when a plain function has answered, or when the task of an async one is started."""
         if frame["kind"] == "load":
             self._config = frame["params"]["config"]
+        if self._watch is not None:
+            self._watch.begin()
         call = Call(self._channel, frame, self._config)
         # Each call has a context of its own, copied from an empty one: what a handler sets, no other call sees.
         contextvars.copy_context().run(self._begin, call)
@@ -162,6 +167,9 @@ class Runtime:
             asyncio._set_running_loop(self._loop)
 
     def _load(self, call: Call) -> Any:
+        if (rules := call.params.get("watch")) is not None:
+            self._watch = Watch(rules, _denied)
+            sys.addaudithook(self._watch)
         plugin = load(call.params)
         initialize = plugin.handler("initialize", {})
         if initialize is None:
@@ -190,7 +198,7 @@ class Runtime:
             self._succeed(call, result)
 
     def _succeed(self, call: Call, result: Any) -> None:
-        value = _verdict(result) if call.kind in ("hook", "event") else result
+        value = verdict_of(result) if call.kind in ("hook", "event") else result
         call.over = True
         try:
             body = b'{"id":%d,"ok":true,"result":%s,"stdout":%s,"stderr":%s}' % (
@@ -229,8 +237,8 @@ class Runtime:
 def _described(error: BaseException) -> dict[str, Any]:
     return {
         "kind": error.kind if isinstance(error, LoadError) else printable(type(error).__name__)[:128],
-        "message": _message(error),
-        "trace": "" if isinstance(error, LoadError) else _trace(error),
+        "message": message_of(error),
+        "trace": "" if isinstance(error, LoadError) else trace_of(error),
         "transient": isinstance(error, TransientError),
     }
 
@@ -245,7 +253,12 @@ def _sendable(result: Any) -> Any:
     return result
 
 
-def _verdict(result: Any) -> dict[str, Any]:
+def _denied(permission: str, what: str) -> None:
+    if (call := bound()) is not None:
+        call.tell("warning", f"{permission} {what}", LOGGER)
+
+
+def verdict_of(result: Any) -> dict[str, Any]:
     match result:
         case Deny(reason):
             return {"verdict": "deny", "reason": str(reason)}
@@ -261,21 +274,21 @@ def _verdict(result: Any) -> dict[str, Any]:
             return {"value": result}
 
 
-def _message(error: BaseException) -> str:
+def message_of(error: BaseException) -> str:
     try:
         return printable(str(error))[:_MOST_MESSAGE]
     except Exception:  # noqa: BLE001 - a plugin's own __str__
         return "(the exception's own text cannot be made)"
 
 
-def _trace(error: BaseException) -> str:
+def trace_of(error: BaseException) -> str:
     """The traceback from the plugin's first frame on; the end of it, if it is long."""
     place = error.__traceback__
     while place is not None and _is_ours(place.tb_frame.f_code.co_filename):
         place = place.tb_next
     try:
         text = "".join(traceback.format_exception(type(error), error, place))
-    except Exception:  # noqa: BLE001 - as in _message
+    except Exception:  # noqa: BLE001 - as in message_of
         return ""
     return printable(text)[-_MOST_TRACE:]
 

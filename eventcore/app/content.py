@@ -26,6 +26,7 @@ async def fill(engine: Engine, home: Home | None) -> None:
     find(engine.plugins.registry)
     engine.plugins.finder = find
     _define_workflows(engine, home, catalogue, settings.workflows)
+    await engine.plugins.hooking.restore()
     await engine.plugins.lifecycle.restore(settings.plugins.enabled)
     _load_hooks(engine, home, catalogue, settings.hooks)
 

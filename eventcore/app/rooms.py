@@ -22,6 +22,7 @@ from eventcore.plugins.calls import Calls
 from eventcore.plugins.debugging import Debugging
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.health import Health
+from eventcore.plugins.hooking import Hooking
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.logbook import Logbook
@@ -197,6 +198,10 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         grants=base.settings.plugins.grants,
         changed=runner.intents_changed,
     )
+    hooking = Hooking(
+        registry=calls.registry, store=base.store, bus=bus, clock=base.clock, ids=base.ids, tenant=base.tenant
+    )
+    lifecycle.connections.hooked, hooking.reconnect = hooking.of, lifecycle.connections.resubscribe
     return Plugins(
         registry=calls.registry,
         calls=calls,
@@ -204,6 +209,7 @@ def make_plugins(base: Base, bus: Bus, hooks: Hooks, calls: Calls, supervisor: S
         context=bus.context,
         changed=runner.intents_changed,
         debugging=Debugging(calls, supervisor),
+        hooking=hooking,
         health=Health(calls, supervisor),
         logbook=base.logbook,
         on_demand=base.home is None,

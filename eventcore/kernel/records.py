@@ -190,6 +190,16 @@ class DeadLetter:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginHook:
+    """The operator wants a plugin's function to be called for an event type or pattern, durably."""
+
+    tenant: str
+    plugin: str
+    event: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
 class PluginState:
     """What the operator and the lifecycle decided about a plugin, over restarts.
 
@@ -268,6 +278,8 @@ class Batch(Lately):
     dead_letters: list[DeadLetter] = late_list()
     dead_letters_done: list[str] = late_list()
     plugin_states: list[PluginState] = late_list()
+    plugin_hooks: list[PluginHook] = late_list()
+    plugin_hooks_done: list[tuple[str, str, str, str]] = late_list()
     memory: list[Memory] = late_list()
     schedules: list[Schedule] = late_list()
     schedules_done: list[str] = late_list()

@@ -23,6 +23,7 @@ from eventcore.kernel.records import (
     Listening,
     LogEntry,
     Memory,
+    PluginHook,
     PluginState,
     Run,
     RunQuery,
@@ -164,6 +165,10 @@ class Store(ABC):
     @abstractmethod
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         """All plugin states of a tenant."""
+
+    @abstractmethod
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        """The functions that the operator hooked to events, by plugin, event and function."""
 
     @abstractmethod
     async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:

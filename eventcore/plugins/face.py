@@ -11,6 +11,7 @@ from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.debugging import Debugging
 from eventcore.plugins.health import Health
+from eventcore.plugins.hooking import Hooking
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.logbook import Logbook
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
@@ -22,6 +23,7 @@ class Plugins:
 
     Args:
         debugging: runs calls under the debugger.
+        hooking: keeps what the operator hooked to events.
         health: looks after each plugin.
         logbook: what plugins wrote to the log.
         on_demand: a plugin of the catalogue is enabled when it is first called by name. For engines without a home,
@@ -37,12 +39,13 @@ class Plugins:
         context: Callable[[], CallContext],
         changed: Callable[[], None],
         debugging: Debugging,
+        hooking: Hooking,
         health: Health,
         logbook: Logbook,
         on_demand: bool,
     ) -> None:
         self.registry, self.calls, self.lifecycle = registry, calls, lifecycle
-        self.debugging, self.health, self.logbook = debugging, health, logbook
+        self.debugging, self.hooking, self.health, self.logbook = debugging, hooking, health, logbook
         #: Reads what the plugin folders hold into a registry; set by whoever looked there first.
         self.finder: Callable[[PluginRegistry], None] | None = None
         self._context, self._changed, self._on_demand = context, changed, on_demand

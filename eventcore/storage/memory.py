@@ -27,6 +27,7 @@ from eventcore.kernel.records import (
     Key,
     Listening,
     Memory,
+    PluginHook,
     PluginState,
     Run,
     RunQuery,
@@ -190,6 +191,10 @@ class MemoryStore(Store):
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         rows = (await self._open()).plugin_states
         return [row for (owner, _), row in sorted(rows.items(), key=lambda item: item[0]) if owner == tenant]
+
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        rows = (await self._open()).plugin_hooks
+        return [row for key, row in sorted(rows.items()) if row.tenant == tenant]
 
     async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
         words = words_of(text)

@@ -21,6 +21,7 @@ from eventcore.kernel.records import (
     Listening,
     LogEntry,
     Memory,
+    PluginHook,
     PluginState,
     Run,
     RunMove,
@@ -55,6 +56,7 @@ class Tables:
         self.deliveries: dict[tuple[str, str, int], Delivery] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
         self.plugin_states: dict[tuple[str, str], PluginState] = {}
+        self.plugin_hooks: dict[tuple[str, str, str, str], PluginHook] = {}
         self.memory: dict[str, Memory] = {}
         self.schedules: dict[str, Schedule] = {}
         self.audit: list[Audit] = []
@@ -166,6 +168,7 @@ class Tables:
         self.deliveries.update(((row.tenant, row.subscription, row.position), row) for row in batch.deliveries)
         self.dead_letters.update((row.id, row) for row in batch.dead_letters)
         self.plugin_states.update(((row.tenant, row.plugin), row) for row in batch.plugin_states)
+        self.plugin_hooks.update(((row.tenant, row.plugin, row.event, row.function), row) for row in batch.plugin_hooks)
         self.memory.update((row.id, row) for row in batch.memory)
         self.schedules.update((row.id, row) for row in batch.schedules)
         self.audit.extend(batch.audit)
@@ -206,6 +209,8 @@ class Tables:
             self.deliveries.pop(delivery, None)
         for letter in batch.dead_letters_done:
             self.dead_letters.pop(letter, None)
+        for hook in batch.plugin_hooks_done:
+            self.plugin_hooks.pop(hook, None)
         for schedule in batch.schedules_done:
             self.schedules.pop(schedule, None)
 

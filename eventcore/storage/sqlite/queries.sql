@@ -388,6 +388,18 @@ VALUES (?, ?, ?, ?, ?, ?, ?);
 SELECT tenant, plugin, state, reason, at, content_hash, raw_registered FROM plugin_states
 WHERE tenant = ? ORDER BY plugin;
 
+-- name: put_plugin_hook
+-- A function of a plugin, hooked to an event.
+INSERT OR REPLACE INTO plugin_hooks (tenant, plugin, event, function) VALUES (?, ?, ?, ?);
+
+-- name: delete_plugin_hook
+-- One hook.
+DELETE FROM plugin_hooks WHERE tenant = ? AND plugin = ? AND event = ? AND function = ?;
+
+-- name: plugin_hooks
+-- All of a tenant's.
+SELECT tenant, plugin, event, function FROM plugin_hooks WHERE tenant = ? ORDER BY plugin, event, function;
+
 -- name: put_memory
 -- One remembered result.
 INSERT OR REPLACE INTO memory (id, tenant, owner, query, raw_result, at) VALUES (?, ?, ?, ?, ?, ?);

@@ -31,6 +31,7 @@ from eventcore.kernel.records import (
     Key,
     Listening,
     Memory,
+    PluginHook,
     PluginState,
     Run,
     RunQuery,
@@ -304,6 +305,9 @@ class SqliteStore(Store):
 
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         return await self._rows("plugin_states", (tenant,), lambda row: PluginState(*row))
+
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        return await self._rows("plugin_hooks", (tenant,), lambda row: PluginHook(*row))
 
     async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
         values = {"tenant": tenant, "words": text, "limit": page_size(limit)}

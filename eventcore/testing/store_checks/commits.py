@@ -111,7 +111,7 @@ async def check_all_of_it(make_store: MakeStore) -> None:
         assert all(isinstance(entry, tuple) for entry in found["events"][0].path)
         for name in ("runs", "definitions", "timers", "keys", "cursors", "deliveries", "dead_letters", "plugin_states"):
             assert found[name] == getattr(batch, name), name
-        for name in ("memory", "schedules", "audit"):
+        for name in ("plugin_hooks", "memory", "schedules", "audit"):
             assert found[name] == getattr(batch, name), name
 
 
@@ -147,11 +147,13 @@ async def check_rows_are_removed(make_store: MakeStore) -> None:
             timers_done=["t1", "unknown"],
             deliveries_done=[("default", "sub", 1), ("default", "sub", 7)],
             dead_letters_done=["l1"],
+            plugin_hooks_done=[("default", "shop", "order_*", "on_order"), ("default", "shop", "order_*", "other")],
             schedules_done=["s1"],
         )
         await store.commit(done)
         found = await everything(store)
         assert [found[name] for name in ("timers", "deliveries", "dead_letters", "schedules")] == [[], [], [], []]
+        assert found["plugin_hooks"] == []
         timer = Timer("t1", "default", 5.0, "r1", b"{}")
         await store.commit(Batch(timers=[timer], timers_done=["t1"]))
         assert await store.timers(1e9) == [timer]

@@ -34,6 +34,7 @@ from eventcore.kernel.records import RunStatus
 from eventcore.kernel.settings import SettingInfo, reference
 from eventcore.observe.metrics import METRICS
 from eventcore.plugins.face import Plugins
+from eventcore.plugins.manifest import read_manifest
 from eventcore.plugins.manifest import vocabulary as manifest_keys
 from eventcore.plugins.manifest.model import PluginManifest
 from eventcore.plugins.permissions import PluginPermission
@@ -156,6 +157,18 @@ def test_the_home(tmp_path: Path) -> None:
 
 def test_environment() -> None:
     assert named("settings", "Environment") == {*ENVIRONMENT, ENV_FAULT, "EVENTCORE_SECRET_<NAME>"}
+
+
+def test_the_catalogue() -> None:
+    root = DOCS.parent / "plugins"
+    found = {path.parent.name: path.parent for path in root.glob("*/*/plugin*.*")}
+    said = dict(rows("plugins", "The catalogue"))
+    assert said.keys() == found.keys()
+    for name, rest in said.items():
+        category, _, needs = (cell.strip() for cell in rest.split("|"))
+        manifest = read_manifest(next(found[name].glob("plugin*.*")), category=found[name].parent.name)
+        assert category == manifest.category, name
+        assert {str(one) for one in manifest.permissions} == set(re.findall(r"`(\w+)`", needs)) - {"api_key"}, name
 
 
 def test_manifest_keys() -> None:

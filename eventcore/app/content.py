@@ -34,6 +34,7 @@ async def fill(engine: Engine, home: Home | None, *, quiet: bool) -> None:
     engine.plugins.finder = find
     _define_workflows(engine, home, catalogue, settings.workflows)
     engine.plugins.calls.configuration.restore(await engine.store.plugin_settings(engine.tenant))
+    await engine.plugins.hooking.restore()
     await engine.plugins.lifecycle.restore(settings.plugins.enabled, quiet=quiet)
     _load_hooks(engine, home, catalogue, settings.hooks)
 

@@ -31,6 +31,7 @@ from eventcore.plugins.debugging import Debugging
 from eventcore.plugins.dependencies import Requirements
 from eventcore.plugins.face import Plugins
 from eventcore.plugins.health import Health
+from eventcore.plugins.hooking import Hooking
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.logbook import Logbook
@@ -249,6 +250,10 @@ def make_plugins(
         changed=runner.intents_changed,
         companions=[CarriedWorkflows(definitions, base.settings.workflows.disabled)],
     )
+    hooking = Hooking(
+        registry=calls.registry, store=base.store, bus=bus, clock=base.clock, ids=base.ids, tenant=base.tenant
+    )
+    lifecycle.connections.hooked, hooking.reconnect = hooking.of, lifecycle.connections.resubscribe
     return Plugins(
         registry=calls.registry,
         calls=calls,
@@ -258,6 +263,7 @@ def make_plugins(
         context=bus.context,
         changed=runner.intents_changed,
         debugging=Debugging(calls, supervisor),
+        hooking=hooking,
         health=Health(calls, supervisor),
         logbook=base.logbook,
         on_demand=base.home is None,

@@ -225,4 +225,46 @@ def _level(level: str) -> str:
     return click.style(level.ljust(8), fg=colour)
 
 
-COMMANDS = (run, debug, health, metrics, logs)
+@click.command(
+    "hook",
+    epilog=examples(
+        "eventcore plugins hook my-monitor --events workflow_started,workflow_completed --callback on_run",
+        "eventcore plugins hook my-monitor --list",
+        "eventcore plugins hook my-monitor --events workflow_started --remove",
+    ),
+)
+@click.argument("name")
+@click.option("--events", metavar="A,B", help="Types or patterns of events.")
+@click.option("--callback", metavar="FUNCTION", help="The plugin's function to call with each of them.")
+@click.option("--list", "listing", is_flag=True, help="Only show what is hooked.")
+@click.option(
+    "--remove", is_flag=True, help="Remove instead: these events (all without --events), this function (any without)."
+)
+@face
+def hook(name: str, events: str | None, callback: str | None, listing: bool, remove: bool, as_json: bool) -> None:
+    """Have a plugin's function called for events that its code does not subscribe to by name.
+
+    It begins with the next event, misses none of them, also not over restarts, and is tried again when it fails.
+    """
+    from eventcore.cli.output import print_json, table
+    from eventcore.cli.session import connect
+
+    if not (listing or remove) and not (events and callback):
+        raise click.UsageError("say which --events to call which --callback for")
+    wanted = [one.strip() for one in events.split(",") if one.strip()] if events else None
+    asked: dict[str, Any] = {"name": name}
+    if not listing:
+        asked |= {"events": wanted, "callback": callback}
+    with connect(quiet=listing) as session:
+        done = session.call(f"plugins.{'hooks' if listing else 'unhook' if remove else 'hook'}", asked, timeout=120)
+    if as_json:
+        print_json(done)
+        return
+    table(
+        ("event", "callback"), [(one["event"], one["callback"]) for one in done["hooks"]], nothing="nothing is hooked"
+    )
+    if not listing and done["state"] not in ("enabled", "degraded"):
+        click.echo(f"{done['plugin']} is {done['state']}: its functions are called once it is enabled", err=True)
+
+
+COMMANDS = (run, debug, health, metrics, logs, hook)

@@ -77,3 +77,13 @@ class Memory:
     at: float
     model: str = ""
     vector: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PluginHook:
+    """The operator wants a plugin's function to be called for an event type or pattern, durably."""
+
+    tenant: str
+    plugin: str
+    event: str
+    function: str

@@ -14,6 +14,7 @@ from eventcore.kernel.context import PathEntry
 from eventcore.kernel.event import Event
 from eventcore.kernel.plugin_records import Memory as Memory
 from eventcore.kernel.plugin_records import Package as Package
+from eventcore.kernel.plugin_records import PluginHook as PluginHook
 from eventcore.kernel.plugin_records import PluginSetting as PluginSetting
 from eventcore.kernel.plugin_records import PluginState as PluginState
 from eventcore.kernel.quick import Lately, late_list
@@ -249,6 +250,8 @@ class Batch(Lately):
     packages: list[Package] = late_list()
     plugin_settings: list[PluginSetting] = late_list()
     plugin_settings_done: list[tuple[str, str, str]] = late_list()
+    plugin_hooks: list[PluginHook] = late_list()
+    plugin_hooks_done: list[tuple[str, str, str, str]] = late_list()
     memory: list[Memory] = late_list()
     memory_done: list[str] = late_list()
     schedules: list[Schedule] = late_list()

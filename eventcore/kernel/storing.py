@@ -24,6 +24,7 @@ from eventcore.kernel.records import (
     LogEntry,
     Memory,
     Package,
+    PluginHook,
     PluginSetting,
     PluginState,
     Run,
@@ -166,6 +167,10 @@ class Store(ABC):
     @abstractmethod
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         """All plugin states of a tenant."""
+
+    @abstractmethod
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        """The functions that the operator hooked to events, by plugin, event and function."""
 
     @abstractmethod
     async def packages(self, tenant: str) -> list[Package]:

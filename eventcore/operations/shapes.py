@@ -59,6 +59,7 @@ def plugin_row(record: PluginRecord) -> dict[str, Any]:
         "intents": list(manifest.intents) if manifest else [],
         "tags": [*manifest.tags, *manifest.keywords] if manifest else [],
         "description": manifest.description if manifest else "",
+        "author": manifest.author if manifest else "",
         "origin": record.origin,
         "path": str(record.path),
     }

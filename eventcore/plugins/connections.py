@@ -53,6 +53,8 @@ class Connections:
         self._hooks, self._bus = hooks, bus
         self._subscriptions: dict[str, list[Subscription]] = {}
         hooks.specs.listeners.append(self._hook_declared)
+        #: (event, function) of what the operator hooked, by slug; set by whoever keeps that.
+        self.hooked: Callable[[str], Sequence[tuple[str, str]]] = lambda slug: ()
 
     def connect(self, record: PluginRecord) -> None:
         """Connect everything that the plugin registered.
@@ -75,6 +77,11 @@ class Connections:
         """Call nothing of the plugin any more. Places of durable subscriptions stay."""
         self._hooks.registry.unregister(record.slug)
         self._unsubscribe(record)
+
+    def resubscribe(self, record: PluginRecord) -> None:
+        """Subscribe an enabled plugin's functions anew; places of durable subscriptions stay."""
+        self._unsubscribe(record)
+        self._subscribe(record)
 
     def _unsubscribe(self, record: PluginRecord) -> None:
         for subscription in self._subscriptions.pop(record.slug, []):
@@ -222,6 +229,21 @@ class Connections:
                 allow=partial(_may_see, record),
                 timeout=self._calls.time_limit(record),
                 durable=Durable() if canonical_pattern(item["event"]) in durable else None,
+            )
+            self._subscriptions.setdefault(record.slug, []).append(subscription)
+        self._subscribe_hooked(record)
+
+    def _subscribe_hooked(self, record: PluginRecord) -> None:
+        """What the operator hooked is durable: its places outlive restarts."""
+        for event, function in self.hooked(record.slug):
+            subscription = self._bus.subscribe(
+                event,
+                self._event_handler(record, function),
+                name=f"{record.slug}.{function}:{event}",
+                owner=record.slug,
+                allow=partial(_may_see, record),
+                timeout=self._calls.time_limit(record),
+                durable=Durable(),
             )
             self._subscriptions.setdefault(record.slug, []).append(subscription)
 

@@ -12,6 +12,7 @@ from eventcore.plugins.calls import Calls
 from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.debugging import Debugging
 from eventcore.plugins.health import Health
+from eventcore.plugins.hooking import Hooking
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.logbook import Logbook
 from eventcore.plugins.memory.memories import Memories
@@ -28,6 +29,7 @@ class Plugins:
 
     Args:
         debugging: runs calls under the debugger.
+        hooking: keeps what the operator hooked to events.
         health: looks after each plugin.
         logbook: what plugins wrote to the log.
         on_demand: a plugin of the catalogue is enabled when it is first called by name. For engines without a home,
@@ -45,13 +47,14 @@ class Plugins:
         context: Callable[[], CallContext],
         changed: Callable[[], None],
         debugging: Debugging,
+        hooking: Hooking,
         health: Health,
         logbook: Logbook,
         on_demand: bool,
     ) -> None:
         self.registry, self.calls, self.lifecycle, self.configuring = registry, calls, lifecycle, configuring
         self.packages = packages
-        self.debugging, self.health, self.logbook = debugging, health, logbook
+        self.debugging, self.hooking, self.health, self.logbook = debugging, hooking, health, logbook
         #: Reads what the plugin folders hold into a registry; set by whoever looked there first.
         self.finder: Callable[[PluginRegistry], None] | None = None
         self._context, self._changed, self._on_demand = context, changed, on_demand

@@ -76,6 +76,20 @@ class Lifecycle:
         hooks.room.owners.append(self._health_changed)
         self._locks: dict[str, anyio.Lock] = {}
 
+    @property
+    def connections(self) -> Connections:
+        """What enabled plugins' code is connected to."""
+        return self._connections
+
+    async def functions(self, record: PluginRecord) -> list[str]:
+        """The functions that a plugin's code has; starts its worker where none is warm.
+
+        Raises:
+            InvalidManifest, InvalidInput, PluginFailed: its code cannot be loaded.
+        """
+        found = await self._load(record)
+        return [name for name in found.get("functions", ()) if isinstance(name, str)]
+
     # -- opening -----------------------------------------------------------------------------------------------------
 
     async def restore(self, enabled: Iterable[str], *, quiet: bool = False) -> None:

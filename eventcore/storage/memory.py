@@ -28,6 +28,7 @@ from eventcore.kernel.records import (
     Listening,
     Memory,
     Package,
+    PluginHook,
     PluginSetting,
     PluginState,
     Run,
@@ -193,6 +194,10 @@ class MemoryStore(Store):
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         rows = (await self._open()).plugin_states
         return [row for (owner, _), row in sorted(rows.items(), key=lambda item: item[0]) if owner == tenant]
+
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        rows = (await self._open()).plugin_hooks
+        return [row for key, row in sorted(rows.items()) if row.tenant == tenant]
 
     async def packages(self, tenant: str) -> list[Package]:
         rows = (await self._open()).packages

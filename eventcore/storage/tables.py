@@ -22,6 +22,7 @@ from eventcore.kernel.records import (
     LogEntry,
     Memory,
     Package,
+    PluginHook,
     PluginSetting,
     PluginState,
     Run,
@@ -59,6 +60,7 @@ class Tables:
         self.plugin_states: dict[tuple[str, str], PluginState] = {}
         self.packages: dict[tuple[str, str], Package] = {}
         self.plugin_settings: dict[tuple[str, str, str], PluginSetting] = {}
+        self.plugin_hooks: dict[tuple[str, str, str, str], PluginHook] = {}
         self.memory: dict[str, Memory] = {}
         self.schedules: dict[str, Schedule] = {}
         self.audit: list[Audit] = []
@@ -176,6 +178,7 @@ class Tables:
         self.plugin_states.update(((row.tenant, row.plugin), row) for row in batch.plugin_states)
         self.packages.update(((row.tenant, row.plugin), row) for row in batch.packages)
         self.plugin_settings.update(((row.tenant, row.plugin, row.key), row) for row in batch.plugin_settings)
+        self.plugin_hooks.update(((row.tenant, row.plugin, row.event, row.function), row) for row in batch.plugin_hooks)
         self.memory.update((row.id, row) for row in batch.memory)
         self.schedules.update((row.id, row) for row in batch.schedules)
         self.audit.extend(batch.audit)
@@ -220,6 +223,8 @@ class Tables:
             self.memory.pop(memory, None)
         for setting in batch.plugin_settings_done:
             self.plugin_settings.pop(setting, None)
+        for hook in batch.plugin_hooks_done:
+            self.plugin_hooks.pop(hook, None)
         for schedule in batch.schedules_done:
             self.schedules.pop(schedule, None)
 

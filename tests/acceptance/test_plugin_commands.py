@@ -160,3 +160,34 @@ def test_logs_survive_the_engine(home: HomeFolder) -> None:
     assert done.stdout.index("first") < done.stdout.index("second") < done.stdout.index("ValueError: broken")
     assert "\x1b[2J" not in done.stdout
     assert len(home.run("plugins", "logs", "chatty", "--limit", "1", "--json").stdout.splitlines()) == 1
+
+
+WATCHER = """
+from eventcore.sdk import ctx
+
+def note_run(event):
+    ctx.log("info", f"{event.type} {event.data['slug']}")
+"""
+
+
+@pytest.mark.req("I17")
+def test_a_function_is_hooked_to_events_for_good(home: HomeFolder) -> None:
+    home.settings('[plugins]\nenabled = ["my-monitor-plugin"]')
+    home.plugin("my-monitor-plugin", WATCHER)
+    home.write("workflows/tiny.yaml", "slug: tiny\nsteps:\n  - {id: rest, sleep: 0}\n")
+    words = ("plugins", "hook", "my-monitor-plugin", "--events", "workflow_started,workflow_completed", "--callback")
+    done = home.json(*words, "note_run")
+    assert [one["event"] for one in done["hooks"]] == ["workflow_completed", "workflow_started"]
+    for _ in range(2):  # each is an engine of its own: the first one after a restart, and another
+        assert home.run("workflows", "start", "tiny", "--wait").returncode == 0
+    logged = [one.split("Z ")[-1] for one in home.run("plugins", "logs", "my-monitor-plugin").stdout.splitlines()]
+    assert [line.split()[-2:] for line in logged] == [["workflow_started", "tiny"], ["workflow_completed", "tiny"]] * 2
+    wrong = home.run(*words, "note_runs")
+    assert wrong.returncode == 2
+    assert "did you mean 'note_run'" in wrong.stderr
+    unknown = home.run("plugins", "hook", "my-monitor-plugin", "--events", "workflow_begun", "--callback", "note_run")
+    assert unknown.returncode == 2
+    assert "nothing emits the event 'workflow_begun'" in unknown.stderr
+    left = home.json("plugins", "hook", "my-monitor-plugin", "--events", "workflow_started", "--remove")
+    assert left["hooks"] == [{"event": "workflow_completed", "callback": "note_run"}]
+    assert home.json("plugins", "hook", "my-monitor-plugin", "--list")["hooks"] == left["hooks"]

@@ -37,6 +37,7 @@ from eventcore.kernel.settings import SettingInfo, reference
 from eventcore.observe.metrics import METRICS
 from eventcore.operations.api import ROUTES
 from eventcore.plugins.face import Plugins
+from eventcore.plugins.manifest import read_manifest
 from eventcore.plugins.manifest import vocabulary as manifest_keys
 from eventcore.plugins.manifest.model import PluginManifest
 from eventcore.plugins.permissions import ENFORCED_BY, MEANING, NAMES_BY_KEY, WORDS, WORDS_BY_KEY, PluginPermission
@@ -164,6 +165,18 @@ def test_environment() -> None:
         "EVENTCORE_SECRET_<NAME>",
         "EVENTCORE_PLUGIN_<SLUG>__<KEY>",
     }
+
+
+def test_the_catalogue() -> None:
+    root = DOCS.parent / "plugins"
+    found = {path.parent.name: path.parent for path in root.glob("*/*/plugin*.*")}
+    said = dict(rows("plugins", "The catalogue"))
+    assert said.keys() == found.keys()
+    for name, rest in said.items():
+        category, _, needs = (cell.strip() for cell in rest.split("|"))
+        manifest = read_manifest(next(found[name].glob("plugin*.*")), category=found[name].parent.name)
+        assert category == manifest.category, name
+        assert {str(one) for one in manifest.permissions} == set(re.findall(r"`(\w+)`", needs)) - {"api_key"}, name
 
 
 def test_manifest_keys() -> None:

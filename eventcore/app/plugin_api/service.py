@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+import anyio
+from anyio import to_thread
+
 from eventcore.app.plugin_api.router import PluginRouter
-from eventcore.kernel.errors import InvalidInput, PluginFailed
+from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed
 
 _IN_USE = "enabled,degraded"
 _NOT_IN_USE = "discovered,disabled,failed"
@@ -42,6 +47,43 @@ class PluginService:
         target = os.path.abspath(plugin_path) if plugin_path is not None else plugin_url  # noqa: ASYNC240 - no I/O
         row = await self.router.link.acall("plugins.install", {"target": target})
         return str(row["slug"])
+
+    async def update_plugin(self, plugin_id: str, plugin_path: str | Path) -> None:
+        """Replace an installed plugin by what an archive or folder holds; data, settings and what it remembers stay.
+
+        Where the new one cannot be installed or, if the old one was in use, enabled, the old one is put back.
+
+        Raises:
+            InvalidInput: the archive holds another plugin, or is refused.
+            PluginFailed: the new code cannot be loaded; the old one is back.
+        """
+        link, target = self.router.link, os.path.abspath(plugin_path)  # noqa: ASYNC240 - no I/O
+        old = await link.acall("plugins.info", {"name": plugin_id})
+        offered = await link.acall("plugins.inspect", {"target": target})
+        if offered["slug"] != old["slug"]:
+            raise InvalidInput(f"{target} holds {offered['slug']}, not {old['slug']}")
+        with TemporaryDirectory(prefix="eventcore-update-") as scratch:
+            kept = os.path.join(scratch, os.path.basename(old["path"]))
+            await to_thread.run_sync(shutil.copytree, old["path"], kept)
+            await self._exchange(old, target, kept)
+
+    async def _exchange(self, old: dict[str, Any], target: str, kept: str) -> None:
+        slug, in_use = old["slug"], old["state"] in _IN_USE.split(",")
+        grants = list(old.get("granted") or ())
+        await self.router.link.acall("plugins.uninstall", {"name": slug})
+        try:
+            await self._bring(slug, target, grants, in_use)
+        except EventCoreError:
+            with anyio.CancelScope(shield=True):
+                if any(row["slug"] == slug for row in await self.router.link.acall("plugins.list")):
+                    await self.router.link.acall("plugins.uninstall", {"name": slug})
+                await self._bring(slug, kept, grants, in_use)
+            raise
+
+    async def _bring(self, slug: str, target: str, grants: list[str], in_use: bool) -> None:
+        await self.router.link.acall("plugins.install", {"target": target})
+        if in_use:
+            await self.router.link.acall("plugins.enable", {"name": slug, "grants": grants})
 
     async def uninstall_plugin(self, plugin_id: str) -> None:
         """Remove a plugin's code and registration; its data stays."""

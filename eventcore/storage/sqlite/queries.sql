@@ -410,6 +410,18 @@ DELETE FROM plugin_settings WHERE tenant = ? AND plugin = ? AND key = ?;
 -- All of a tenant's.
 SELECT tenant, plugin, key, raw, at FROM plugin_settings WHERE tenant = ? ORDER BY plugin, key;
 
+-- name: put_plugin_hook
+-- A function of a plugin, hooked to an event.
+INSERT OR REPLACE INTO plugin_hooks (tenant, plugin, event, function) VALUES (?, ?, ?, ?);
+
+-- name: delete_plugin_hook
+-- One hook.
+DELETE FROM plugin_hooks WHERE tenant = ? AND plugin = ? AND event = ? AND function = ?;
+
+-- name: plugin_hooks
+-- All of a tenant's.
+SELECT tenant, plugin, event, function FROM plugin_hooks WHERE tenant = ? ORDER BY plugin, event, function;
+
 -- name: put_memory
 -- One remembered result. Not INSERT OR REPLACE: the row keeps its place, by which the text index knows it.
 INSERT INTO memory (id, tenant, owner, query, raw_result, at, model, vector) VALUES (?, ?, ?, ?, ?, ?, ?, ?)

@@ -280,3 +280,12 @@ CREATE TABLE listening (
     event TEXT NOT NULL,
     raw BLOB NOT NULL
 ) STRICT, WITHOUT ROWID;
+
+-- Functions of plugins that the operator hooked to events (`plugins hook`).
+CREATE TABLE plugin_hooks (
+    tenant TEXT NOT NULL,
+    plugin TEXT NOT NULL,
+    event TEXT NOT NULL,
+    function TEXT NOT NULL,
+    PRIMARY KEY (tenant, plugin, event, function)
+) STRICT, WITHOUT ROWID;

@@ -32,6 +32,7 @@ from eventcore.kernel.records import (
     Listening,
     Memory,
     Package,
+    PluginHook,
     PluginSetting,
     PluginState,
     Run,
@@ -306,6 +307,9 @@ class SqliteStore(Store):
 
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         return await self._rows("plugin_states", (tenant,), lambda row: PluginState(*row))
+
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        return await self._rows("plugin_hooks", (tenant,), lambda row: PluginHook(*row))
 
     async def packages(self, tenant: str) -> list[Package]:
         return await self._rows("packages", (tenant,), lambda row: Package(*row))

@@ -113,7 +113,7 @@ async def check_all_of_it(make_store: MakeStore) -> None:
         assert all(isinstance(entry, tuple) for entry in found["events"][0].path)
         for name in ("runs", "definitions", "timers", "keys", "cursors", "deliveries", "dead_letters", "plugin_states"):
             assert found[name] == getattr(batch, name), name
-        for name in ("packages", "plugin_settings", "memory", "schedules", "audit"):
+        for name in ("packages", "plugin_hooks", "plugin_settings", "memory", "schedules", "audit"):
             assert found[name] == getattr(batch, name), name
 
 
@@ -152,13 +152,15 @@ async def check_rows_are_removed(make_store: MakeStore) -> None:
             deliveries_done=[("default", "sub", 1), ("default", "sub", 7)],
             dead_letters_done=["l1"],
             plugin_settings_done=[("default", "shop", "limit"), ("default", "shop", "unknown")],
+            plugin_hooks_done=[("default", "shop", "order_*", "on_order"), ("default", "shop", "order_*", "other")],
             schedules_done=["s1"],
         )
         await store.commit(done)
         found = await everything(store)
-        assert [found[name] for name in ("timers", "deliveries", "dead_letters", "plugin_settings", "schedules")] == [
-            []
-        ] * 5
+        assert [
+            found[name]
+            for name in ("timers", "deliveries", "dead_letters", "plugin_settings", "plugin_hooks", "schedules")
+        ] == [[]] * 6
         timer = Timer("t1", "default", 5.0, "r1", b"{}")
         await store.commit(Batch(timers=[timer], timers_done=["t1"]))
         assert await store.timers(1e9) == [timer]

@@ -213,5 +213,6 @@ async def check_tenants(make_store: MakeStore) -> None:
         assert await more.cursor("other", "sub") is None
         assert await more.deliveries("other", "sub") == []
         assert await more.dead_letters("other") == []
+        assert await store.plugin_hooks("other") == []
         await store.commit(Batch(plugin_states=[PluginState("other", "shop", "disabled", None, 1.0)]))
         assert [row.state for row in await store.plugin_states("default")] == ["enabled"]

@@ -18,6 +18,7 @@ from eventcore.plugins.sandbox.frames import NotJSON, encode
 from eventcore.plugins.sandbox.worker.prompt import Prompt, PromptError
 from eventcore.sdk import HookMark, ctx, mark_of
 
+_MOST_FUNCTIONS = 500
 _PARENTS = ("eventcore._loaded", "eventcore._loaded.plugins")
 
 
@@ -119,6 +120,7 @@ class Plugin:
             "class": self.instance is not None,
             "commands": self._find("on_command") is not None,
             "health": self._find("health_check") is not None,
+            "functions": self._functions(),
             "info": self._info(),
             "prompt": self.prompt is not None,
             "sync": sorted({name for name in names if (found := self._find(name)) and found.blocking}),
@@ -173,6 +175,10 @@ class Plugin:
             else:
                 events.append({"event": name.removeprefix("on_"), "function": name, "line": _line(function)})
         return hooks, events
+
+    def _functions(self) -> list[str]:
+        found = {name for name, value in vars(self.module).items() if inspect.isroutine(value)}
+        return sorted(name for name in found if not name.startswith("_"))[:_MOST_FUNCTIONS]
 
     def _info(self) -> Any:
         info = getattr(self.module, "__plugin_info__", None)

@@ -13,7 +13,7 @@ from eventcore.bus.bus import Bus
 from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EventCoreError, PluginFailed, Problem
+from eventcore.kernel.errors import EventCoreError, PluginFailed
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Metrics, Store
@@ -113,19 +113,10 @@ class Lifecycle:
                 row = None  # it was put there anew, by hand
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
-                self._decided(record, grants.stored(row, record))
+                _decide(record, grants.stored(row, record))
             if (row or record.slug in wanted) and record.state not in _AT_REST and record.manifest is not None:
                 await self._restore_one(record, row, quiet)
-        self._note_missing(states)
-
-    def _note_missing(self, states: Mapping[str, PluginState]) -> None:
-        """A plugin that was in use and whose folder is gone is shown as failed; its row stays as it is."""
-        for slug, row in states.items():
-            if slug not in self._registry.records and row.state not in ("uninstalled", "discovered"):
-                reason = f"its folder is gone; it was {row.state}"
-                problems = (Problem(slug, None, "", reason),)
-                record = PluginRecord(slug, "", "missing", problems=problems, state="failed", reason=reason)
-                self._registry.records[slug] = record
+        self._registry.note_missing(states)
 
     async def _restore_one(self, record: PluginRecord, row: PluginState | None, quiet: bool) -> None:
         context = CallContext(tenant=self._tenant, actor="system")
@@ -185,7 +176,7 @@ class Lifecycle:
 
     async def _enable(self, record: PluginRecord, context: CallContext, decision: grants.Decision) -> None:
         before = record.state
-        self._decided(record, decision)
+        _decide(record, decision)
         await self._check_settings(record, before, context)
         try:
             self._requirements.check(record.described())
@@ -252,7 +243,7 @@ class Lifecycle:
             return None
         record.state, record.since = "degraded" if change == "degraded" else "enabled", self._clock.now()
         record.reason = reason if change == "degraded" else None
-        return Batch(plugin_states=[self._row(record)])
+        return Batch(plugin_states=[record.as_row(self._tenant)])
 
     # -- grants ------------------------------------------------------------------------------------------------------
 
@@ -271,15 +262,12 @@ class Lifecycle:
             decision, before = grants.changed(record, grant, revoke), record.granted
             if decision == grants.Decision(before, record.denied):
                 return
-            self._decided(record, decision)
+            _decide(record, decision)
             await self._note_grants(record, before, context)
             await self._regranted(record, before)
             self._changed()
         if record.enabled and (lacking := grants.missing(record, record.granted)):
             await self.disable(record, context, reason=f"it needs {', '.join(lacking)}, which was taken away")
-
-    def _decided(self, record: PluginRecord, decision: grants.Decision) -> None:
-        record.granted, record.denied = decision.granted, decision.denied
 
     async def _regranted(self, record: PluginRecord, before: grants.Permissions) -> None:
         """Let what runs know: handlers that need a grant come or go, and so does the worker if the kernel confines it
@@ -313,7 +301,7 @@ class Lifecycle:
             encode({"granted": new, "denied": sorted(map(str, record.denied))}),
         )
         with anyio.CancelScope(shield=True):
-            await self._bus.commit(Batch(log=[event], audit=[entry], plugin_states=[self._row(record)]))
+            await self._bus.commit(Batch(log=[event], audit=[entry], plugin_states=[record.as_row(self._tenant)]))
 
     def permissions(self, manifest: PluginManifest, given: Iterable[str]) -> frozenset[PluginPermission]:
         """What the settings and `given` together grant to a plugin, as far as it asks for it.
@@ -406,7 +394,7 @@ class Lifecycle:
         self, record: PluginRecord, type: str, context: CallContext, data: dict[str, Any], before: str = "discovered"
     ) -> Batch:
         """What to commit when a plugin has come into another state: the state, the events, and the audit entry."""
-        batch = Batch(plugin_states=[self._row(record)])
+        batch = Batch(plugin_states=[record.as_row(self._tenant)])
         types = {"plugin_enabled": ("plugin_loaded", type), "plugin_uninstalled": (type, "plugin_unloaded")}
         for name in types.get(type, (type,)):
             batch.log.append(self._bus.build(name, data, context, source="/plugins", subject=record.slug))
@@ -424,9 +412,6 @@ class Lifecycle:
         )
         return batch
 
-    def _row(self, record: PluginRecord) -> PluginState:
-        granted, denied = sorted(map(str, record.granted)), sorted(map(str, record.denied))
-        raw = encode({"registered": record.registered, "granted": granted, "denied": denied})
-        return PluginState(
-            self._tenant, record.slug, record.state, record.reason, record.since, record.content_hash, raw
-        )
+
+def _decide(record: PluginRecord, decision: grants.Decision) -> None:
+    record.granted, record.denied = decision.granted, decision.denied

@@ -7,7 +7,7 @@ import hashlib
 import os
 import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,9 @@ import anyio
 
 from eventcore.bus.calling import AsyncHandler, as_async, never_waits
 from eventcore.kernel.errors import InvalidInput, InvalidManifest, NotFound, PluginTimeout, Problem
+from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean, slug
+from eventcore.kernel.records import PluginState
 from eventcore.plugins.manifest import PluginManifest, read_manifest
 from eventcore.plugins.manifest_index import ManifestIndex
 from eventcore.plugins.permissions import PluginPermission
@@ -93,6 +95,12 @@ class PluginRecord:
     def enabled(self) -> bool:
         """Whether it is in use. Degraded, its intents are still answered, but its hook handlers are left out."""
         return self.state in ("enabled", "degraded")
+
+    def as_row(self, tenant: str) -> PluginState:
+        """What the store keeps of it."""
+        granted, denied = sorted(map(str, self.granted)), sorted(map(str, self.denied))
+        raw = encode({"registered": self.registered, "granted": granted, "denied": denied})
+        return PluginState(tenant, self.slug, self.state, self.reason, self.since, self.content_hash, raw)
 
     def described(self) -> PluginManifest:
         """The manifest.
@@ -185,6 +193,15 @@ class PluginRegistry:
         if record.manifest is not None:
             self.index.learn(manifest, before, record.slug, time.time_ns())
         return record
+
+    def note_missing(self, states: Mapping[str, PluginState]) -> None:
+        """A plugin that was in use and whose folder is gone is shown as failed; its row stays as it is."""
+        for name, row in states.items():
+            if name not in self.records and row.state not in ("uninstalled", "discovered"):
+                reason = f"its folder is gone; it was {row.state}"
+                problems = (Problem(name, None, "", reason),)
+                record = PluginRecord(name, "", "missing", problems=problems, state="failed", reason=reason)
+                self.records[name] = record
 
     # -- looking up --------------------------------------------------------------------------------------------------
 

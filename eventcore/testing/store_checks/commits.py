@@ -157,10 +157,8 @@ async def check_rows_are_removed(make_store: MakeStore) -> None:
         )
         await store.commit(done)
         found = await everything(store)
-        assert [
-            found[name]
-            for name in ("timers", "deliveries", "dead_letters", "plugin_settings", "plugin_hooks", "schedules")
-        ] == [[]] * 6
+        for name in ("timers", "deliveries", "dead_letters", "plugin_settings", "plugin_hooks", "schedules"):
+            assert found[name] == [], name
         timer = Timer("t1", "default", 5.0, "r1", b"{}")
         await store.commit(Batch(timers=[timer], timers_done=["t1"]))
         assert await store.timers(1e9) == [timer]

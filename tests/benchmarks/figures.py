@@ -13,6 +13,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from tests.benchmarks import workflow_figures
 from tests.benchmarks.measure import HERE, SCRATCH, Limit, Line, NotMeasured, Subject, seconds_of
 from tests.benchmarks.peers import environment
 
@@ -298,6 +299,29 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
     ),
     "workflows": (workflows, (Line("workflows.burst", "runs/s", limit=Limit(least=1000, least_ratio=5)),)),
     "plugins": (plugins, (Line("plugins.warm call", "us", limit=Limit(most_ratio=2)),)),
+    "workflows-alone": (
+        workflow_figures.alone,
+        (
+            Line("workflows.one run alone", "ms", limit=Limit(most_ratio=2.0)),
+            Line("workflows.event to first step, above the commit", "ms", limit=Limit(most=1.0)),
+            Line("workflows.waits, added to an emit", "ms", limit=Limit(most=0.2)),
+        ),
+    ),
+    "workflows-resume": (
+        workflow_figures.resume,
+        (
+            Line("workflows.resume with waiting runs", "s", limit=Limit(most=2)),
+            Line("workflows.resume with waiting runs, memory", "MB", limit=Limit(most=100)),
+        ),
+    ),
+    "workflows-finished": (
+        workflow_figures.finished,
+        (
+            Line("workflows.start among finished", "ms", limit=Limit(most_ratio=1.3)),
+            Line("workflows.last 50 of finished", "ms", limit=Limit(most_ratio=1.3)),
+        ),
+    ),
+    "workflows-cron": (workflow_figures.cron, (Line("workflows.schedules, CPU", "ms/s", limit=Limit(most=10)),)),
     "bus": (
         bus,
         (

@@ -11,22 +11,38 @@ from hypothesis import strategies as st
 from eventcore.workflows.reducer import Decision, Entry, fold, reduce
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.state import UNDO, State
-from eventcore.workflows.ticks import Answered, Asked, Begun, Resumed, StepBroke, StepSucceeded, Tick, TimerFired
+from eventcore.workflows.ticks import (
+    Answered,
+    Asked,
+    Begun,
+    Resumed,
+    StepBroke,
+    StepParked,
+    StepSucceeded,
+    Tick,
+    TimerFired,
+)
 
 FRESH = State({"items": [1, 2, 3]}, {"id": "r"})
 
 
 @st.composite
-def blocks(draw: st.DrawFn, depth: int = 0) -> list[dict[str, Any]]:
+def blocks(draw: st.DrawFn, depth: int = 0, *, limits: bool = True) -> list[dict[str, Any]]:
     steps: list[dict[str, Any]] = []
     for number in range(draw(st.integers(1, 4))):
-        kinds = ["plugin", "plugin", "sleep", "wait_for"] + (["steps"] if depth < 2 else [])
+        kinds = ["plugin", "plugin", "sleep", "wait_for", "approve", "workflow"] + (["steps"] if depth < 2 else [])
         kind = draw(st.sampled_from(kinds))
         step: dict[str, Any] = {"id": f"s{number}"}
         if kind == "steps":
-            step["steps"] = draw(blocks(depth + 1))
+            step["steps"] = draw(blocks(depth + 1, limits=limits))
         else:
-            step[kind] = {"plugin": "p", "sleep": 1, "wait_for": {"event": "e"}}[kind]
+            given = {"plugin": "p", "sleep": 1, "wait_for": {"event": "e"}, "approve": "ok?", "workflow": "child"}
+            step[kind] = given[kind]
+        if limits and kind in ("workflow", "wait_for", "steps") and draw(st.integers(0, 3)) == 0:
+            limit = draw(st.integers(1, 3))
+            step |= {"workflow": {"timeout": limit}, "steps": {"total_timeout": limit}}.get(
+                kind, {"wait_for": {"event": "e", "timeout": limit}}
+            )
         if draw(st.integers(0, 3)) == 0:
             step |= {"foreach": "{{ inputs.items }}", "max_parallel": draw(st.integers(1, 3))}
             step["on_item_error"] = draw(st.sampled_from(["stop", "finish", "ignore"]))
@@ -49,6 +65,9 @@ class World:
         self.plan = Registry().compile({"slug": "w", "steps": steps})
         self.state, self.journal, self.now = FRESH, list[Entry](), 0.0
         self.calls, self.timers, self.listens = dict[str, int](), dict[str, float](), set[str]()
+        self.kinds: dict[str, str] = {}
+        #: Child runs that are under way, with the path of the step that waits; and those that were told to end.
+        self.children, self.told = dict[str, str](), set[str]()
         self.done: Counter[str] = Counter()
         self.ended = 0
 
@@ -68,21 +87,24 @@ class World:
             self.calls.pop(path, None)
         for call in decision.calls:
             assert call.path not in self.calls, f"{call.path} is called twice at once"
-            self.calls[call.path] = call.attempt
+            self.calls[call.path], self.kinds[call.path] = call.attempt, call.kind
+        self.told |= {ref for ref, _ in decision.children}
         for entry in decision.entries:
             if entry.type == "step_completed" and entry.data["status"] == "completed":
                 self.done[entry.path] += 1
                 assert self.done[entry.path] == 1, f"{entry.path} was completed twice"
         self.ended += decision.end is not None
         assert fold(FRESH, self.journal).steps == self.state.steps
-        assert self.ended or self.calls or self.timers or self.listens, "nothing is under way and nothing is over"
+        under_way = self.calls or self.timers or self.listens or self.children or self.state.paused
+        assert self.ended or under_way, "nothing is under way and nothing is over"
         if self.ended:
             left = [*self.calls, *self.timers, *self.listens]
             assert not left, "something is left of a run that is over"
+            assert self.children.keys() <= self.told, "a child goes on that nobody waits for"
         return decision
 
     def choices(self) -> list[tuple[str, str]]:
-        kinds = (("call", self.calls), ("timer", self.timers), ("event", self.listens))
+        kinds = (("call", self.calls), ("timer", self.timers), ("event", self.listens), ("child", self.children))
         return [(kind, path) for kind, paths in kinds for path in sorted(paths)]
 
     def happen(self, kind: str, path: str, *, fails: bool) -> None:
@@ -91,10 +113,17 @@ class World:
             self.tick(TimerFired(path, self.now))
         elif kind == "event":
             self.tick(Answered(path, "e1", {}, None, self.now))
+        elif kind == "child":
+            step, ended = self.children.pop(path), {"type": "ChildCancelled", "message": "no"}
+            self.tick(Answered(step, path, "child", ended if fails or path in self.told else None, self.now))
         else:
             attempt = self.calls.pop(path)
             error = {"type": "Error", "message": "no"}
-            if fails:
+            if self.kinds[path] == "workflow":
+                ref = f"{path}#{attempt}"
+                self.children[ref] = path
+                self.tick(StepParked(path, attempt, "child", ref, self.now))
+            elif fails:
                 self.tick(StepBroke(path, attempt, error, self.now, 0.5))
             else:
                 self.tick(StepSucceeded(path, attempt, path, self.now))
@@ -106,7 +135,7 @@ class World:
         self.tick(Resumed(self.now))
 
 
-@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
 @given(steps=blocks(), data=st.data())
 def test_any_workflow_ends_whatever_happens(steps: list[dict[str, Any]], data: st.DataObject) -> None:
     world = World(steps)
@@ -119,6 +148,10 @@ def test_any_workflow_ends_whatever_happens(steps: list[dict[str, Any]], data: s
             world.crash()
         elif what == 18 and world.state.phase == "forward":
             world.tick(Asked("cancel", "me", world.now))
+        elif world.state.paused and (what > 12 or not world.choices()):
+            world.tick(Asked("resume", "me", world.now))
+        elif what == 17:
+            world.tick(Asked("pause", "me", world.now))
         else:
             kind, path = data.draw(st.sampled_from(world.choices()))
             world.happen(kind, path, fails=what < 6)
@@ -135,7 +168,7 @@ def test_any_workflow_ends_whatever_happens(steps: list[dict[str, Any]], data: s
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
-@given(steps=blocks(), data=st.data())
+@given(steps=blocks(limits=False), data=st.data())
 def test_any_order_of_things_ends_the_same(steps: list[dict[str, Any]], data: st.DataObject) -> None:
     outputs = []
     for _ in range(2):

@@ -34,6 +34,7 @@ async def main(folder: str, level: str, expressions: dict[str, str], allow: dict
                 await worker.load()
             except EventCoreError as error:
                 print(json.dumps({"refused": error.as_dict(), "level": said.get("level")}))
+                tasks.cancel_scope.cancel()  # a worker that could not load its plugin is there all the same
                 return
             for name, expression in expressions.items():
                 try:

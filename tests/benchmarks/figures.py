@@ -17,6 +17,7 @@ from tests.benchmarks.measure import HERE, SCRATCH, Limit, Line, NotMeasured, Su
 from tests.benchmarks.peers import environment
 
 DBOS = "dbos==3.4.0"
+LANGGRAPH = ("langgraph==1.2.22", "langgraph-checkpoint-sqlite==3.1.2")
 QUEUES = {"huey": "huey==2.5.3", "persist-queue": "persist-queue==1.0.0"}
 #: Set by `--quick`: sizes for development.
 QUICK = "EVENTCORE_BENCH_QUICK"
@@ -87,19 +88,23 @@ def discovery() -> list[Line]:
 
 
 def workflows() -> list[Line]:
-    """Ten trivial steps on SQLite: many runs at once and one alone, in turns with DBOS."""
-    burst = Line("workflows.burst", "runs/s", peer="DBOS", limit=Limit(least=300, least_ratio=5))
+    """Ten trivial steps on SQLite, many runs at once and one alone, in turns with DBOS and LangGraph."""
+    burst = Line("workflows.burst", "runs/s", peer="DBOS", limit=Limit(least=1000, least_ratio=5))
+    kept = Line("workflows.burst, as LangGraph", "runs/s", peer="LangGraph, SQLite", limit=Limit(least_ratio=12))
+    loose = Line("workflows.burst, as not durable", "runs/s", peer="LangGraph, not kept", limit=Limit(least_ratio=1.5))
     alone = Line("workflows.alone", "ms", peer="DBOS")
     with TemporaryDirectory(dir=SCRATCH) as folder, ExitStack() as stack:
         ours = stack.enter_context(Subject("workflows.py", folder))
-        python = environment(DBOS)
-        dbos = stack.enter_context(Subject("workflows_dbos.py", folder, python=python))
+        dbos = stack.enter_context(Subject("workflows_dbos.py", folder, python=environment(DBOS)))
+        graph = stack.enter_context(Subject("workflows_langgraph.py", folder, python=environment(*LANGGRAPH)))
         for _ in range(_BURSTS):
-            burst.ours.append(_RUNS / ours.round("burst")["seconds"])
-            burst.peers.append(_RUNS / dbos.round("burst")["seconds"])
+            taken = _RUNS / ours.round("burst")["seconds"]
+            for line, peer, what in ((burst, dbos, "burst"), (kept, graph, "burst"), (loose, graph, "loose")):
+                line.ours.append(taken)
+                line.peers.append(_RUNS / peer.round(what)["seconds"])
             alone.ours.append(ours.round("alone")["seconds"] * 1e3)
             alone.peers.append(dbos.round("alone")["seconds"] * 1e3)
-    return [burst, alone]
+    return [burst, kept, loose, alone]
 
 
 def bus() -> list[Line]:
@@ -276,7 +281,7 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
             Line("discovery.ready, 500 enabled", "ms", limit=Limit(most=500)),
         ),
     ),
-    "workflows": (workflows, (Line("workflows.burst", "runs/s", limit=Limit(least=300, least_ratio=5)),)),
+    "workflows": (workflows, (Line("workflows.burst", "runs/s", limit=Limit(least=1000, least_ratio=5)),)),
     "bus": (
         bus,
         (

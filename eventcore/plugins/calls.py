@@ -57,13 +57,13 @@ class Calls:
         metrics: Metrics,
         starter: WorkflowStarter,
         timeout: float,
-        start_timeout: float,
+        limits: WorkerLimits,
         configuration: Configuration,
         rules: SandboxRules,
     ) -> None:
         self.registry, self._supervisor, self.services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
-        self.start_timeout = start_timeout
+        self.limits = limits
         self._timeout, self.configuration, self.rules = timeout, configuration, rules
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
@@ -316,7 +316,7 @@ class Calls:
                 tenant=tenant,
                 allow=self.rules.allowance(record),
                 version=record.content_hash or "",
-                limits=WorkerLimits(load=self.start_timeout),
+                limits=self.limits,
             )
         return found
 

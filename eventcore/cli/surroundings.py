@@ -21,13 +21,16 @@ def surroundings(files: list[Path]) -> Surroundings:
         roots.insert(0, find_home().root)
     roots = list(dict.fromkeys(root.resolve() for root in roots))
     intents: set[str] = set()
+    kinds: dict[str, tuple[str, str]] = {}
     folders: list[Path] = []
     for found in find_plugins([root / "plugins" for root in roots]):
         folders.append(Path(found.folder) / "workflows")
         try:
-            intents.update(read_manifest(found.file).intents if found.file else ())
+            manifest = read_manifest(found.file)
         except EventCoreError:
             continue  # `plugins validate` tells why
+        intents.update(manifest.answers)
+        kinds |= {f"{manifest.slug}.{one.name}": (one.input_type, one.output_type) for one in manifest.capabilities}
     known: dict[str, Workflow] = {}
     searched = [root / "workflows" for root in roots] + folders
     for path in [*files, *(file for folder in searched if folder.is_dir() for file in _definitions(folder))]:
@@ -36,7 +39,9 @@ def surroundings(files: list[Path]) -> Surroundings:
         except EventCoreError:
             continue
         known.setdefault(workflow.slug, workflow)
-    return Surroundings(intents, known, searched=tuple(str(folder) for folder in searched if folder.is_dir()))
+    return Surroundings(
+        intents, known, searched=tuple(str(folder) for folder in searched if folder.is_dir()), kinds=kinds
+    )
 
 
 def _definitions(folder: Path) -> list[Path]:

@@ -17,6 +17,7 @@ from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.schemas import Schema
 from eventcore.workflows.definition import Source, Step, Trigger, Workflow, needs_of, read_workflow
 from eventcore.workflows.expressions import Expressions, Template
+from eventcore.workflows.kinds import Kinds, misfed
 from eventcore.workflows.plan import Plan, compile_plan
 
 _EXPRESSION = "{{"
@@ -31,6 +32,7 @@ class Surroundings:
     Attributes:
         intents: those that somebody answers, or None if that is not known.
         workflows: definitions by slug, or None if they are not known.
+        kinds: what the capabilities among the intents take and give.
         external: whether an external engine may know a slug that is not in `workflows`.
         searched: the places where workflows were looked for, for messages.
     """
@@ -39,6 +41,7 @@ class Surroundings:
     workflows: Mapping[str, Workflow] | None = None
     external: bool = False
     searched: tuple[str, ...] = field(default=())
+    kinds: Kinds = field(default_factory=dict)
 
 
 def check_file(path: FilePath, around: Surroundings | None = None) -> tuple[Plan, list[Problem]]:
@@ -115,6 +118,8 @@ class _Check:
             over = _all_before(step.id, needs)
             self._calls(step, here)
             self._reachable(step, here)
+            for why in misfed(step, self._workflow, self._around.kinds, self._all):
+                self._error((*here, "with"), why)
             for key, source in _sources(step):
                 inner = ids if key == "outputs" and step.steps else frozenset()
                 self._order(source, (*here, key), (ids - over - {step.id}) - inner)

@@ -204,16 +204,38 @@ def test_listed_hooks_have_functions_and_functions_are_listed(quick: QuickHome) 
     assert "half" in json.dumps(listed)
 
 
-def test_a_capability_is_callable(quick: QuickHome) -> None:
-    toml = (
-        '[plugin]\nname = "my-awesome-plugin"\nversion = "1.0.0"\n'
-        '[[capabilities]]\nname = "process"\ndescription = "Text to text"\ninput_type = "text"\noutput_type = "text"\n'
-    )
-    quick.write("plugins/awesome/plugin.toml", toml)
-    quick.write("plugins/awesome/handler.py", GREET)
+FEED = """
+slug: feed
+steps:
+  - {{id: shoot, plugin: {first}, with: {{}}}}
+  - id: read
+    plugin: my-awesome-plugin.process
+    with: {{text: "{{{{ steps.shoot.output }}}}"}}
+"""
+
+
+@pytest.mark.req("C36")
+def test_a_capability_is_callable_and_its_types_are_compared(quick: QuickHome) -> None:
+    head = '[plugin]\nname = "{}"\nversion = "1.0.0"\n'
+    ability = '[[capabilities]]\nname = "{}"\ndescription = "x"\ninput_type = "{}"\noutput_type = "{}"\n'
+    toml = head.format("my-awesome-plugin") + ability.format("process", "text", "text")
+    camera = head.format("camera") + ability.format("shoot", "any", "image") + ability.format("caption", "any", "text")
+    for slug, text in (("awesome", toml), ("camera", camera)):
+        quick.write(f"plugins/{slug}/plugin.toml", text)
+        quick.write(f"plugins/{slug}/handler.py", GREET)
     assert quick.run("plugins", "enable", "my-awesome-plugin").returncode == 0
     assert quick.json("run", "my-awesome-plugin.process")["result"] == {"said": "my-awesome-plugin.process"}
     assert "my-awesome-plugin.process (text -> text)" in quick.run("plugins", "info", "my-awesome-plugin").stdout
+
+    path = quick.write("workflows/feed.yaml", FEED.format(first="camera.shoot"))
+    fails = quick.run("workflows", "validate", str(path))
+    assert fails.returncode == 1
+    assert "my-awesome-plugin.process takes text, and steps.shoot gives image" in fails.stdout
+    assert "feed.yaml:7" in fails.stdout
+    quick.write("workflows/feed.yaml", FEED.format(first="camera.caption"))
+    fits = quick.run("workflows", "validate", str(path))
+    assert fits.returncode == 0, fits.stdout
+    assert "nobody answers" not in fits.stdout
 
 
 @pytest.mark.req("I6")

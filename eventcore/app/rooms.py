@@ -19,7 +19,7 @@ from eventcore.home.secrets import ChainSecrets, EnvSecrets, FileSecrets
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.files import HookFiles
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.errors import HomeError, InvalidInput
 from eventcore.kernel.masking import MaskingSecrets
 from eventcore.kernel.ports import Clock, HostApi, Ids, Metrics, Secrets, Store
 from eventcore.kernel.settings import HookSettings, Settings
@@ -39,7 +39,7 @@ from eventcore.plugins.metering import Metered
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.registry import PluginRegistry
-from eventcore.plugins.sandbox.spec import WorkerSpec
+from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import logs, standard
 from eventcore.storage.memory import MemoryStore
@@ -137,7 +137,7 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
         metrics=metrics,
         starter=launcher,
         timeout=base.settings.plugins.timeout,
-        start_timeout=base.settings.plugins.start_timeout,
+        limits=WorkerLimits(load=base.settings.plugins.start_timeout, cpu=_cpu_seconds(base)),
         configuration=Configuration(base.settings.plugins.settings, base.secrets, base.environ),
         secrets=base.secrets,
         rules=_sandbox_rules(base, supervisor),
@@ -150,6 +150,24 @@ def _sandbox_rules(base: Base, supervisor: Supervisor) -> SandboxRules:
     return SandboxRules(
         settings.sandbox, data, supervisor.machine, chosen.scopes, settings.programs.path, chosen.trusted
     )
+
+
+def _cpu_seconds(base: Base) -> float:
+    """The CPU seconds of one call: what the environment says, else the settings.
+
+    Raises:
+        HomeError: the environment does not say a number.
+    """
+    for name in ("EVENTCORE_CPU_LIMIT", "KARI_CPU_LIMIT"):
+        if text := base.environ.get(name):
+            try:
+                seconds = float(text)
+            except ValueError:
+                seconds = -1
+            if not 0 <= seconds <= 86_400:
+                raise HomeError(f"{name} is {text[:40]!r}; it is a number of CPU seconds from 0 to 86400")
+            return seconds
+    return base.settings.sandbox.cpu_seconds
 
 
 def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:

@@ -27,13 +27,16 @@ def surroundings(files: list[Path]) -> Surroundings:
         engines = read_settings(home.settings).workflows.engines
     roots = list(dict.fromkeys(root.resolve() for root in roots))
     intents: set[str] = set()
+    kinds: dict[str, tuple[str, str]] = {}
     folders: list[Path] = []
     for found in find_plugins([root / "plugins" for root in roots]):
         folders.append(Path(found.folder) / "workflows")
         try:
-            intents.update(read_manifest(found.file).intents if found.file else ())
+            manifest = read_manifest(found.file)
         except EventCoreError:
             continue  # `plugins validate` tells why
+        intents.update(manifest.answers)
+        kinds |= {f"{manifest.slug}.{one.name}": (one.input_type, one.output_type) for one in manifest.capabilities}
     known: dict[str, Workflow] = {}
     searched = [root / "workflows" for root in roots] + folders
     for path in [*files, *(file for folder in searched if folder.is_dir() for file in _definitions(folder))]:
@@ -44,7 +47,7 @@ def surroundings(files: list[Path]) -> Surroundings:
         known.setdefault(workflow.slug, workflow)
     places = [str(folder) for folder in searched if folder.is_dir()]
     places += [f"{name} at {engine.base_url}" for name, engine in engines.items()]
-    return Surroundings(intents, known, _served(engines), tuple(places))
+    return Surroundings(intents, known, _served(engines), tuple(places), kinds)
 
 
 def chained(manifest: PluginManifest, around: Surroundings) -> Problem | None:

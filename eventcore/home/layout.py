@@ -20,6 +20,8 @@ ENV_PLUGIN_DIR = "EVENTCORE_PLUGIN_DIR"
 ENVIRONMENT: dict[str, str] = {
     ENV_HOME: "The home to use, in place of the nearest one above the current folder. Path.",
     ENV_PLUGIN_DIR: "The plugin folder to use in place of the home's plugins/. Path.",
+    "EVENTCORE_CPU_LIMIT": "CPU seconds of one call of a plugin, in place of [sandbox] cpu_seconds. Number.",
+    "KARI_CPU_LIMIT": "Another name of EVENTCORE_CPU_LIMIT, which wins when both are set. Number.",
     "KARI_PLUGIN_DIR": f"Another name of {ENV_PLUGIN_DIR}, which wins when both are set. Path.",
 }
 

@@ -198,6 +198,13 @@ class SandboxSettings(Section):
         description="CPU time of one worker, in percent of one core; 0 for no limit.",
         examples=[50],
     )
+    cpu_seconds: float = Field(
+        default=0.0,
+        ge=0,
+        le=86_400,
+        description="CPU time of one call of a plugin; 0 for no limit. EVENTCORE_CPU_LIMIT goes before it. Seconds.",
+        examples=[10],
+    )
     disk_mb: float = Field(
         default=64.0, ge=1, le=1_048_576, description="Size of a worker's private folder. Mebibytes.", examples=[16]
     )

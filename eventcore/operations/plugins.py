@@ -94,9 +94,14 @@ async def _containers(engine: Engine, record: PluginRecord) -> dict[str, Any] | 
 async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:
     calls = engine.plugins.calls
     try:
-        return await calls.rules.enforcement(record, calls.time_limit(record))
+        found = await calls.rules.enforcement(record, calls.time_limit(record))
     except SandboxUnavailable as error:
         return {"level": "none", "limits": [], "reason": str(error)}
+    if calls.limits.cpu:
+        means = "the host, by the worker's CPU clock"
+        row = {"limit": "cpu time", "value": f"{calls.limits.cpu:g} s a call", "by": means, "source": "settings"}
+        found["limits"] = [*found["limits"], row]
+    return found
 
 
 async def enable(engine: Engine, name: str, grants: list[str] | None = None) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Calls:
         metrics: Metrics,
         starter: WorkflowStarter,
         timeout: float,
-        start_timeout: float,
+        limits: WorkerLimits,
         configuration: Configuration,
         secrets: MaskingSecrets,
         rules: SandboxRules,
@@ -75,7 +75,7 @@ class Calls:
         self.rules = rules
         #: Where results are remembered; set where the engine is put together.
         self.memories: Memories | None = None
-        self.start_timeout = start_timeout
+        self.limits = limits
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
         self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
 
@@ -337,7 +337,7 @@ class Calls:
                 inline=self.rules.inline(record),
                 home=self.rules.home,
                 version=record.content_hash or "",
-                limits=WorkerLimits(load=self.start_timeout),
+                limits=self.limits,
             )
         return found
 

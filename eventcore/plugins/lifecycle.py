@@ -374,7 +374,7 @@ class Lifecycle:
     async def _load(self, record: PluginRecord) -> dict[str, Any]:
         try:
             return await self._supervisor.registered(
-                self._calls.spec(record, self._tenant), timeout=self._calls.start_timeout
+                self._calls.spec(record, self._tenant), timeout=self._calls.limits.load
             )
         except PluginFailed as error:
             module = record.described().entry_file

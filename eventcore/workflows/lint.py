@@ -17,6 +17,7 @@ from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.schemas import Schema
 from eventcore.workflows.definition import Source, Step, Trigger, Workflow, needs_of, read_workflow
 from eventcore.workflows.expressions import Expressions, Template
+from eventcore.workflows.kinds import Kinds, misfed
 from eventcore.workflows.plan import Plan, compile_plan
 
 _EXPRESSION = "{{"
@@ -32,6 +33,7 @@ class Surroundings:
         intents: those that somebody answers, or None if that is not known.
         workflows: definitions by slug, or None if they are not known.
         external: slugs that other engines serve, besides those in `workflows`; None: they may serve any.
+        kinds: what the capabilities among the intents take and give.
         searched: the places where workflows were looked for, for messages.
     """
 
@@ -39,6 +41,7 @@ class Surroundings:
     workflows: Mapping[str, Workflow] | None = None
     external: Collection[str] | None = ()
     searched: tuple[str, ...] = field(default=())
+    kinds: Kinds = field(default_factory=dict)
 
     def elsewhere(self, slug: str) -> bool:
         """Whether another engine serves a slug, as far as settings tell."""
@@ -119,6 +122,8 @@ class _Check:
             over = _all_before(step.id, needs)
             self._calls(step, here)
             self._reachable(step, here)
+            for why in misfed(step, self._workflow, self._around.kinds, self._all):
+                self._error((*here, "with"), why)
             for key, source in _sources(step):
                 inner = ids if key == "outputs" and step.steps else frozenset()
                 self._order(source, (*here, key), (ids - over - {step.id}) - inner)

@@ -204,16 +204,38 @@ def test_listed_hooks_have_functions_and_functions_are_listed(quick: QuickHome) 
     assert "half" in json.dumps(listed)
 
 
-def test_a_capability_is_callable(quick: QuickHome) -> None:
-    toml = (
-        '[plugin]\nname = "my-awesome-plugin"\nversion = "1.0.0"\n'
-        '[[capabilities]]\nname = "process"\ndescription = "Text to text"\ninput_type = "text"\noutput_type = "text"\n'
-    )
-    quick.write("plugins/awesome/plugin.toml", toml)
-    quick.write("plugins/awesome/handler.py", GREET)
+FEED = """
+slug: feed
+steps:
+  - {{id: shoot, plugin: {first}, with: {{}}}}
+  - id: read
+    plugin: my-awesome-plugin.process
+    with: {{text: "{{{{ steps.shoot.output }}}}"}}
+"""
+
+
+@pytest.mark.req("C36")
+def test_a_capability_is_callable_and_its_types_are_compared(quick: QuickHome) -> None:
+    head = '[plugin]\nname = "{}"\nversion = "1.0.0"\n'
+    ability = '[[capabilities]]\nname = "{}"\ndescription = "x"\ninput_type = "{}"\noutput_type = "{}"\n'
+    toml = head.format("my-awesome-plugin") + ability.format("process", "text", "text")
+    camera = head.format("camera") + ability.format("shoot", "any", "image") + ability.format("caption", "any", "text")
+    for slug, text in (("awesome", toml), ("camera", camera)):
+        quick.write(f"plugins/{slug}/plugin.toml", text)
+        quick.write(f"plugins/{slug}/handler.py", GREET)
     assert quick.run("plugins", "enable", "my-awesome-plugin").returncode == 0
     assert quick.json("run", "my-awesome-plugin.process")["result"] == {"said": "my-awesome-plugin.process"}
     assert "my-awesome-plugin.process (text -> text)" in quick.run("plugins", "info", "my-awesome-plugin").stdout
+
+    path = quick.write("workflows/feed.yaml", FEED.format(first="camera.shoot"))
+    fails = quick.run("workflows", "validate", str(path))
+    assert fails.returncode == 1
+    assert "my-awesome-plugin.process takes text, and steps.shoot gives image" in fails.stdout
+    assert "feed.yaml:7" in fails.stdout
+    quick.write("workflows/feed.yaml", FEED.format(first="camera.caption"))
+    fits = quick.run("workflows", "validate", str(path))
+    assert fits.returncode == 0, fits.stdout
+    assert "nobody answers" not in fits.stdout
 
 
 @pytest.mark.req("I6")
@@ -330,3 +352,101 @@ def test_a_fallback_answers_and_says_so(quick: QuickHome) -> None:
     assert quick.json("run", "hello_world")["instead_of"] == "world"
     quick.run("plugins", "disable", "simple")
     assert "disabled" in quick.run("run", "hello_world").stderr
+
+
+#: The four flavours, each as its seed writes it: field names and shapes are theirs, the plugins are not.
+FLAVOURS = {
+    "plugin_manifest.json": """{
+      "plugin_api_version": "1.0", "intent": ["plan_day", "plan_week"], "enable_external_workflow": true,
+      "workflow_slug": "after_planning", "required_roles": ["user", "admin"], "trusted_ui": false, "sandbox": true,
+      "module": "some_host.plugins.planner.handler", "description": "Plans days", "version": "1.0.0",
+      "category": "productivity", "tags": ["planning"],
+      "dependencies": {"python_packages": ["croniter>=2"], "system_services": ["redis"], "external_apis": []},
+      "permissions": {"data_access": ["read", "write"], "system_access": ["scheduler"], "network_access": []},
+      "resource_limits": {"max_memory_mb": 128, "max_cpu_percent": 10, "max_execution_time_seconds": 30},
+      "monitoring": {"enable_metrics": true, "enable_logging": true, "log_level": "INFO"},
+      "marketplace": {"name": "Planner", "license": "MIT", "price": "free", "keywords": ["days"],
+        "compatibility": {"karen_version": ">=1.0"}, "installation": {"setup_instructions": "None needed"}}}""",
+    "specified/plugin_manifest.json": """{
+      "name": "specified", "version": "1.0.0", "description": "Greets", "author": "Somebody", "license": "MIT",
+      "plugin_type": "example", "module": "some_host.plugins.specified.handler", "entry_point": "run",
+      "plugin_api_version": "1.0", "intent": "greet_specified", "required_roles": ["user"], "trusted_ui": false,
+      "enable_external_workflow": false, "sandbox_required": true, "tags": ["example"], "category": "examples",
+      "dependencies": [], "compatibility": {"python_version": ">=3.8", "platforms": ["linux"]}}""",
+    "chatty/plugin.yaml": """
+name: Chatty
+version: 1.0.0
+description: Answers
+author: Somebody
+email: somebody@example.org
+license: MIT
+type: extension
+main: main.py
+class: Chatty
+hooks: [on_message, on_command]
+commands:
+  - {name: /chatty, description: Talks, usage: "/chatty [words]"}
+permissions: [chat_access, network_access]
+dependencies: ["httpx>=0.27"]
+config_schema:
+  api_key: {type: string, required: true, description: Key}
+sandbox: {type: docker, memory: 512m, cpu_shares: 512, network: restricted, cap_drop: [ALL], env_whitelist: [PATH]}
+resources: {memory_mb: 512, cpu_shares: 512, timeout_seconds: 30}
+""",
+    "able/plugin.toml": """
+[plugin]
+name = "Able"
+version = "1.0.0"
+description = "Turns text"
+author = "Somebody <somebody@example.org>"
+license = "MIT"
+min_lao_version = "0.1.0"
+categories = ["text"]
+[[dependencies]]
+name = "helper"
+version = "1.0.0"
+optional = true
+[[capabilities]]
+name = "turn"
+description = "Text to text"
+input_type = "text"
+output_type = "text"
+[permissions]
+required = ["read_files"]
+optional = ["network_access"]
+[resources]
+max_memory_mb = 256
+max_cpu_percent = 50
+network_access = false
+file_access = ["./data/"]
+[config_schema]
+type = "object"
+[config_schema.properties.size]
+type = "integer"
+default = 3
+""",
+}
+
+
+@pytest.mark.req("C1")
+def test_all_flavours_print_the_same_shape(quick: QuickHome) -> None:
+    shapes = []
+    for name, text in FLAVOURS.items():
+        place = name if "/" in name else f"planner/{name}"
+        quick.write(f"plugins/{place}", text)
+        folder = place.rpartition("/")[0]
+        entry = "main.py" if place.endswith("yaml") else "handler.py"
+        hooks = "def on_message(message): pass\ndef on_command(command, args): pass\n" if entry == "main.py" else ""
+        quick.write(f"plugins/{folder}/{entry}", hooks + GREET)
+        done = quick.run("plugins", "validate", f"plugins/{folder}", "--json")
+        assert done.returncode == 0, done.stdout
+        [report] = json.loads(done.stdout)["plugins"]
+        shapes.append(report["manifest"])
+    assert len({tuple(sorted(shape)) for shape in shapes}) == 1
+    assert [shape["dialect"] for shape in shapes] == ["J0", "J2", "Y", "T"]
+    assert [shape["limits"]["memory_mb"] for shape in shapes] == [128, None, 512, 256]
+    assert [shape["slug"] for shape in shapes] == ["planner", "specified", "chatty", "able"]
+    for shape in shapes:
+        for field, other in shapes[0].items():
+            same = {type(other), type(None)} if other is None or shape[field] is None else {type(other)}
+            assert type(shape[field]) in same or None in (other, shape[field]), field

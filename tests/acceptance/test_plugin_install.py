@@ -198,3 +198,19 @@ def test_a_broken_manifest_is_named_as_the_operator_knows_it(quick: QuickHome, t
     done = quick.run("plugins", "install", str(place), "--yes")
     assert done.returncode == 1
     assert f"{place}/plugin_manifest.json:2 version" in done.stderr
+
+
+@pytest.mark.req("I4")
+def test_uninstall_asks_and_ends_with_plugin_unloaded(quick: QuickHome, tmp_path: Path, monkeypatch: Any) -> None:
+    helper, needy = source(tmp_path, "helper"), source(tmp_path, "needy", dependencies=[{"name": "helper"}])
+    for place in (helper, needy):
+        assert quick.run("plugins", "install", str(place), "--yes").returncode == 0
+        quick.run("plugins", "enable", place.name)
+    monkeypatch.setattr("eventcore.cli.packages._can_ask", lambda: True)
+    kept = quick.run("plugins", "uninstall", "helper", stdin="n\n")
+    assert "needy cannot do without helper" in kept.stderr
+    assert (quick.root / "plugins/tools/helper").is_dir()
+    assert quick.run("plugins", "uninstall", "helper", stdin="y\n").returncode == 0
+    assert quick.run("plugins", "uninstall", "needy").returncode == 0, "nothing needs it, so nothing is asked"
+    assert quick.json("events", "list", "--type", "plugin_*")[-1]["type"] == "plugin_unloaded"
+    assert quick.json("plugins", "list", "--category", "tools") == []

@@ -195,7 +195,7 @@ async def test_retry_and_fork_on_the_old_and_the_new_definition(core: EventCore)
     core.plugins.intent("work", work)
 
     def steps(version: str) -> list[dict[str, Any]]:
-        return [{"id": id, "plugin": "work", "with": {"what": f"{id}{version}"}} for id in ("a", "b", "c")]
+        return [{"id": one, "plugin": "work", "with": {"what": f"{one}{version}"}} for one in ("a", "b", "c")]
 
     define(core, *steps("1"))
     run = await core.workflows.start("w")

@@ -19,6 +19,7 @@ class WorkerLimits:
 
     Attributes:
         load: seconds that importing and `initialize` may take.
+        cpu: CPU seconds of one call, and of those that run beside it; 0 for no limit.
         calls: calls in the worker or waiting for it; one more is refused.
         requests_per_second: how many requests its code may make of the host. What comes faster waits; what does not
             wait for its answers runs into the cap of `frames.MAX_REQUESTS` in flight, and the worker is killed.
@@ -26,6 +27,7 @@ class WorkerLimits:
     """
 
     load: float = 30.0
+    cpu: float = 0.0
     calls: int = 1024
     requests_per_second: float = 5000.0
     raw_output: int = 16 * 1024 * 1024

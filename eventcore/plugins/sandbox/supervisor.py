@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeAlias
 
@@ -16,6 +16,7 @@ from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed
 from eventcore.kernel.ports import Clock, HostApi
 from eventcore.plugins.sandbox.confined import Machine, Sandbox
+from eventcore.plugins.sandbox.cpu_budget import within
 from eventcore.plugins.sandbox.inline import InlineWorker
 from eventcore.plugins.sandbox.launch import Launcher, spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
@@ -111,11 +112,13 @@ class Supervisor:
         """
         if spec.allow.isolation == "call":
             async with self._fresh_worker(spec, timeout) as worker:
-                return await worker.call(kind, params, timeout=timeout, host=host, context=context)
+                return await self._asked(worker, worker.call(kind, params, timeout=timeout, host=host, context=context))
         for last in range(_HAND_OVERS, -1, -1):
             slot, worker = await self._warm(spec, timeout)
             try:
-                answer = await worker.call(kind, params, timeout=timeout, host=host, context=context)
+                answer = await self._asked(
+                    worker, worker.call(kind, params, timeout=timeout, host=host, context=context)
+                )
             except Interrupted as error:
                 if error.details.get("started", True) or not last:
                     raise
@@ -141,6 +144,14 @@ class Supervisor:
         """As `call`, but in a fresh worker that serves nothing else; a warm one goes on undisturbed."""
         async with self._fresh_worker(spec, timeout) as worker:
             return await worker.call(kind, params, timeout=timeout, host=host, context=context)
+
+    def _asked(
+        self, worker: ProcessWorker | InlineWorker, call: Coroutine[Any, Any, dict[str, Any]]
+    ) -> Awaitable[dict[str, Any]]:
+        """The call, within its CPU seconds where there is such a limit; the host's own process has none."""
+        if isinstance(worker, InlineWorker) or not (limit := worker.spec.limits.cpu):
+            return call
+        return within(limit, worker, call, self._clock)
 
     async def registered(self, spec: WorkerSpec, *, timeout: float = 30) -> dict[str, Any]:
         """What the plugin registered when it was loaded; starts the worker where none is warm."""

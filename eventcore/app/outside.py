@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 def make_tiers(base: Base, bus: Bus, stack: AsyncExitStack) -> Tiers:
     """Where workers run; `stack` ends what is left of them."""
     settings = base.settings.containers
-    sandbox, containers = Sandbox(namespaces=base.settings.sandbox.namespaces), Containers(settings)
+    chosen = base.settings.sandbox
+    sandbox, containers = Sandbox(namespaces=chosen.namespaces, groups=chosen.control_groups), Containers(settings)
     stack.callback(sandbox.close)
     stack.push_async_callback(containers.close)
 

@@ -183,6 +183,11 @@ class SandboxSettings(Section):
     namespaces: bool = Field(
         default=True, description="Whether namespaces are used where they work. Boolean.", examples=[False]
     )
+    control_groups: bool = Field(
+        default=True,
+        description="Whether control groups (version 2) are used where they are proven to hold. Boolean.",
+        examples=[False],
+    )
     isolation: Literal["worker", "call"] = Field(
         default="worker",
         description="`worker` keeps a warm process for a plugin's calls, `call` takes a fresh one for each. Text.",

@@ -84,10 +84,13 @@ def _ui(record: PluginRecord) -> str | None:
 async def _containers(engine: Engine, record: PluginRecord) -> dict[str, Any] | None:
     """The image of a plugin that runs in containers, and what each of them uses now; None for others."""
     calls, containers = engine.plugins.calls, engine.plugins.containers
-    wish = calls.rules.allowance(record).container
-    if wish is None or containers is None:
-        return None
-    image = containers.image_of(calls.spec(record, engine.tenant), wish)
+    try:
+        wish = calls.rules.allowance(record).container
+        if wish is None or containers is None:
+            return None
+        image = containers.image_of(calls.spec(record, engine.tenant), wish)
+    except InvalidInput:
+        return None  # its settings are wrong, which its state says
     return {"image": image, "built": wish.dockerfile, "running": await containers.stats(record.slug)}
 
 
@@ -95,7 +98,7 @@ async def _sandbox(engine: Engine, record: PluginRecord) -> dict[str, Any]:
     calls = engine.plugins.calls
     try:
         found = await calls.rules.enforcement(record, calls.time_limit(record))
-    except SandboxUnavailable as error:
+    except (SandboxUnavailable, InvalidInput) as error:
         return {"level": "none", "limits": [], "reason": str(error)}
     if calls.limits.cpu:
         means = "the host, by the worker's CPU clock"

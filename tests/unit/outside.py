@@ -30,7 +30,11 @@ async def opened(
     (place / "plugin_manifest.json").write_text(json.dumps(manifest))
     (place / "handler.py").write_text(code)
     (folder / "eventcore.toml").write_text("")
-    plugins = {"enabled": ["asker"], "grants": {"asker": manifest["permissions"]}, "scopes": {"asker": scope}}
+    plugins = {
+        "enabled": ["asker"],
+        "grants": {"asker": more.pop("grants", manifest["permissions"])},
+        "scopes": {"asker": scope},
+    }
     settings = Settings.model_validate({"plugins": plugins, **more})
     async with EventCore(folder, store="memory:", settings=settings, secrets=_Secrets(secrets or {})) as core:
         assert expect in (None, core.plugins.get("asker").state), core.plugins.get("asker").reason

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -28,7 +28,9 @@ from anyio import to_thread
 
 from eventcore.kernel.errors import SandboxUnavailable
 from eventcore.plugins.sandbox import diskwatch
+from eventcore.plugins.sandbox.grouping import Grouping
 from eventcore.plugins.sandbox.launch import Broken, Process, clean_environment
+from eventcore.plugins.sandbox.linux.cgroup import Group
 from eventcore.plugins.sandbox.planning import make_plan
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.throttle import throttle
@@ -50,11 +52,13 @@ class Machine:
 
     Attributes:
         namespaces: whether workers get namespaces, and with them a view of their own.
-        means: the rows of `probe.probe`.
+        means: the rows of `probe.probe`, and the one of control groups.
+        groups: whether control groups hold workers to their limits.
     """
 
     namespaces: bool
     means: tuple[dict[str, Any], ...]
+    groups: bool = False
 
     @property
     def level(self) -> str:
@@ -134,10 +138,12 @@ class Sandbox:
 
     Args:
         namespaces: whether to use namespaces where they work.
+        groups: whether to use control groups where they are proven to work.
     """
 
-    def __init__(self, *, namespaces: bool = True) -> None:
+    def __init__(self, *, namespaces: bool = True, groups: bool = True) -> None:
         self._namespaces = namespaces
+        self._grouping = Grouping(groups)
         self._zygotes: dict[str, _Zygote] = {}
         self._lock = anyio.Lock()
 
@@ -150,7 +156,7 @@ class Sandbox:
         with _as_unavailable(f"a worker of {spec.slug}"):
             zygote = await self._zygote(spec.python)
             zygote.machine.check(spec)
-            return await _fork(zygote, spec)
+            return await _fork(zygote, spec, self._grouping)
 
     async def program(self, spec: WorkerSpec, command: tuple[str, ...], env: Mapping[str, str]) -> Process:
         """Start a program in place of a worker, confined as the plugin is: `sock` is its standard input and output,
@@ -167,7 +173,7 @@ class Sandbox:
         with _as_unavailable(f"a program of {spec.slug}"):
             zygote = await self._zygote(None)
             zygote.machine.check(spec)
-            return await _fork(zygote, spec, command, env)
+            return await _fork(zygote, spec, self._grouping, command, env)
 
     async def machine(self) -> Machine:
         """What this machine enforces; probed once, when the first zygote starts.
@@ -183,6 +189,7 @@ class Sandbox:
         for zygote in self._zygotes.values():
             zygote.end()
         self._zygotes.clear()
+        self._grouping.close()
 
     async def _zygote(self, python: str | None) -> _Zygote:
         # The real interpreter, not what a version manager put in its place: such a shim costs ten times as much.
@@ -195,6 +202,8 @@ class Sandbox:
                 found = None
             if found is None:
                 found = self._zygotes[name] = await _start(name, "auto" if self._namespaces else "always")
+                row = await self._grouping.row()
+                found.machine = replace(found.machine, means=(*found.machine.means, row), groups=row["works"])
             return found
 
 
@@ -247,7 +256,11 @@ async def _start(python: str, reduced: str) -> _Zygote:
 
 
 async def _fork(
-    zygote: _Zygote, spec: WorkerSpec, command: tuple[str, ...] = (), env: Mapping[str, str] | None = None
+    zygote: _Zygote,
+    spec: WorkerSpec,
+    grouping: Grouping,
+    command: tuple[str, ...] = (),
+    env: Mapping[str, str] | None = None,
 ) -> ConfinedProcess:
     machine, private = zygote.machine, ""
     if not machine.namespaces:
@@ -268,6 +281,7 @@ async def _fork(
                 os.close(written)
         with anyio.fail_after(_FORK):
             await process.begun(spec.slug)
+        process.group = grouping.join(spec, (process.pid,))
     except BaseException:
         with anyio.CancelScope(shield=True):
             process.kill()
@@ -307,6 +321,7 @@ class ConfinedProcess:
         self._pidfds: list[int] = []
         self._code: int | None = None
         self._gone = False
+        self.group: Group | None = None
         for one in (sock, status):
             one.setblocking(False)
         os.set_blocking(output, False)
@@ -348,7 +363,7 @@ class ConfinedProcess:
     async def hold(self) -> Broken | None:
         """Hold it to its share of a CPU, and look how full its folders are."""
         async with anyio.create_task_group() as tasks:
-            if self._share:
+            if self._share and self.group is None:
                 tasks.start_soon(throttle, self, self._share)
             text = await diskwatch.watch(self._quotas, self.cpu_seconds) if self._quotas else ""
         return Broken("disk", text) if text else None
@@ -375,6 +390,8 @@ class ConfinedProcess:
         for pidfd in self._pidfds:
             with suppress(ProcessLookupError):
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if self.group is not None:
+            self.group.kill()
 
     async def wait(self) -> int:
         """Wait for the end of both. Returns the worker's exit code, or the negative number of the signal."""
@@ -400,6 +417,8 @@ class ConfinedProcess:
         for pidfd in self._pidfds:
             os.close(pidfd)
         self._pidfds.clear()
+        if self.group is not None:
+            await to_thread.run_sync(self.group.remove)
         if self._folder:
             await to_thread.run_sync(diskwatch.remove, self._folder)
 

@@ -29,14 +29,17 @@ def limits(allow: Allowance, machine: Machine, seconds: float) -> list[dict[str,
     Args:
         seconds: the time limit of one call.
     """
+    by_cpu = "cgroup cpu.max" if machine.groups else "the host, by SIGSTOP and SIGCONT"
+    by_memory = "RLIMIT_AS, RLIMIT_DATA" + ", cgroup memory.max" * machine.groups
+    by_threads = "RLIMIT_NPROC" + ", cgroup pids.max" * machine.groups
     view, alone = machine.namespaces, not allow.programs
     by_network = "seccomp, Landlock" if allow.ports else "seccomp, network namespace" if view else "seccomp"
     network = "none" if not allow.ports else f"TCP to {', '.join(map(str, allow.ports))}"
     found = [
         ("time", f"{seconds:g} s a call", "the host's timer; by pidfd the whole tree is killed"),
-        ("memory", f"{allow.memory_mb:g} MiB" if allow.memory_mb else "", "RLIMIT_AS, RLIMIT_DATA"),
-        ("cpu", f"{allow.cpu_percent:g} % of a core" if allow.cpu_percent else "", "the host, by SIGSTOP and SIGCONT"),
-        ("threads", str(allow.threads), "RLIMIT_NPROC"),
+        ("memory", f"{allow.memory_mb:g} MiB" if allow.memory_mb else "", by_memory),
+        ("cpu", f"{allow.cpu_percent:g} % of a core" if allow.cpu_percent else "", by_cpu),
+        ("threads", str(allow.threads), by_threads),
         ("processes", "none" if alone else str(allow.threads), "seccomp" if alone else "RLIMIT_NPROC, pid namespace"),
         ("disk", f"{allow.disk_mb:g} MiB", "the size of its tmpfs" if view else "the host, which looks; RLIMIT_FSIZE"),
         *(

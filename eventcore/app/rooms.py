@@ -29,7 +29,7 @@ from eventcore.plugins.logbook import Logbook
 from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
-from eventcore.plugins.services import logs, standard
+from eventcore.plugins.services import kept_logs, standard
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
 from eventcore.workflows.face import Workflows
@@ -120,6 +120,8 @@ def make_calls(base: Base, bus: Bus, supervisor: Supervisor, launcher: Launcher)
 
 
 def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:
+    table = standard()
+    table |= kept_logs.table(base.logbook, table["log"])
     return HostServices(
         bus=bus,
         store=base.store,
@@ -127,7 +129,7 @@ def _services(base: Base, bus: Bus, launcher: Launcher) -> HostServices:
         ids=base.ids,
         metrics=base.metrics,
         starter=launcher,
-        table={**standard(), **logs.table(base.logbook)},
+        table=table,
     )
 
 

@@ -177,6 +177,16 @@ class Delivery:
 
 
 @dataclass(frozen=True, slots=True)
+class PluginHook:
+    """The operator wants a plugin's function to be called for an event type or pattern, durably."""
+
+    tenant: str
+    plugin: str
+    event: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
 class DeadLetter:
     """An event that a subscription gave up on."""
 
@@ -187,16 +197,6 @@ class DeadLetter:
     reason: str
     attempts: int
     at: float
-
-
-@dataclass(frozen=True, slots=True)
-class PluginHook:
-    """The operator wants a plugin's function to be called for an event type or pattern, durably."""
-
-    tenant: str
-    plugin: str
-    event: str
-    function: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,9 +277,9 @@ class Batch(Lately):
     deliveries_done: list[tuple[str, str, int]] = late_list()
     dead_letters: list[DeadLetter] = late_list()
     dead_letters_done: list[str] = late_list()
-    plugin_states: list[PluginState] = late_list()
     plugin_hooks: list[PluginHook] = late_list()
     plugin_hooks_done: list[tuple[str, str, str, str]] = late_list()
+    plugin_states: list[PluginState] = late_list()
     memory: list[Memory] = late_list()
     schedules: list[Schedule] = late_list()
     schedules_done: list[str] = late_list()

@@ -167,10 +167,6 @@ class Store(ABC):
         """All plugin states of a tenant."""
 
     @abstractmethod
-    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
-        """The functions that the operator hooked to events, by plugin, event and function."""
-
-    @abstractmethod
     async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
         """Memories whose query or result holds every word of `text` (case folded), newest first; all for ''."""
 
@@ -185,6 +181,10 @@ class Store(ABC):
     @abstractmethod
     async def deliveries(self, tenant: str, subscription: str, limit: int = 1000) -> list[Delivery]:
         """A durable subscription's unsettled events and those settled above its cursor, by position."""
+
+    @abstractmethod
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        """The functions that the operator hooked to events, by plugin, event and function."""
 
     @abstractmethod
     async def dead_letters(self, tenant: str, limit: int = 100) -> list[DeadLetter]:

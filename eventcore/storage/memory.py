@@ -192,10 +192,6 @@ class MemoryStore(Store):
         rows = (await self._open()).plugin_states
         return [row for (owner, _), row in sorted(rows.items(), key=lambda item: item[0]) if owner == tenant]
 
-    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
-        rows = (await self._open()).plugin_hooks
-        return [row for key, row in sorted(rows.items()) if row.tenant == tenant]
-
     async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
         words = words_of(text)
         rows = [row for row in (await self._open()).memory.values() if row.tenant == tenant]
@@ -220,6 +216,10 @@ class MemoryStore(Store):
         rows = (await self._open()).deliveries
         wanted = (row for key, row in sorted(rows.items(), key=lambda i: i[0]) if key[:2] == (tenant, subscription))
         return list(islice(wanted, page_size(limit)))
+
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        rows = (await self._open()).plugin_hooks
+        return [row for key, row in sorted(rows.items()) if row.tenant == tenant]
 
     async def dead_letters(self, tenant: str, limit: int = 100) -> list[DeadLetter]:
         """Dead letters of a tenant, newest first."""

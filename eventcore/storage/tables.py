@@ -55,8 +55,8 @@ class Tables:
         self.claims: dict[tuple[str, str], tuple[str | None, int, float]] = {}
         self.deliveries: dict[tuple[str, str, int], Delivery] = {}
         self.dead_letters: dict[str, DeadLetter] = {}
-        self.plugin_states: dict[tuple[str, str], PluginState] = {}
         self.plugin_hooks: dict[tuple[str, str, str, str], PluginHook] = {}
+        self.plugin_states: dict[tuple[str, str], PluginState] = {}
         self.memory: dict[str, Memory] = {}
         self.schedules: dict[str, Schedule] = {}
         self.audit: list[Audit] = []
@@ -167,8 +167,8 @@ class Tables:
         self.cursors.update(((row.tenant, row.name), row) for row in batch.cursors)
         self.deliveries.update(((row.tenant, row.subscription, row.position), row) for row in batch.deliveries)
         self.dead_letters.update((row.id, row) for row in batch.dead_letters)
-        self.plugin_states.update(((row.tenant, row.plugin), row) for row in batch.plugin_states)
         self.plugin_hooks.update(((row.tenant, row.plugin, row.event, row.function), row) for row in batch.plugin_hooks)
+        self.plugin_states.update(((row.tenant, row.plugin), row) for row in batch.plugin_states)
         self.memory.update((row.id, row) for row in batch.memory)
         self.schedules.update((row.id, row) for row in batch.schedules)
         self.audit.extend(batch.audit)

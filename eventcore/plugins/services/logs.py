@@ -1,4 +1,4 @@
-"""Log lines of plugins go to the host's log, under the plugin's name, and into the logbook."""
+"""Log lines of plugins go to the host's log, under the plugin's name."""
 
 from __future__ import annotations
 
@@ -6,25 +6,18 @@ import logging
 from typing import Any
 
 from eventcore.plugins.host_api import CallApi, Service
-from eventcore.plugins.logbook import Line, Logbook
 
 _LEVELS = {name: getattr(logging, name.upper()) for name in ("debug", "info", "warning", "error", "critical")}
 _MAX_LINE = 4096
-_MAX_LOGGER = 128
 
 
-def table(logbook: Logbook) -> dict[str, Service]:
+def table() -> dict[str, Service]:
     """The service `log`."""
-
-    async def write(call: CallApi, params: dict[str, Any]) -> None:
-        """Write one line, cut at 4,096 characters."""
-        word = str(params.get("level", "info")).lower()
-        level = _LEVELS.get(word, logging.INFO)
-        slug, context = call.record.slug, call.context
-        message, logger = str(params.get("message", ""))[:_MAX_LINE], str(params.get("logger", ""))[:_MAX_LOGGER]
-        about = {"call": context.cause.event, "run": context.cause.run}
-        logging.getLogger(f"eventcore.plugins.{slug}").log(level, "%s", message, extra={"plugin": slug, **about})
-        shown = logging.getLevelName(level).lower()
-        logbook.add(Line(slug, call.services.clock.now(), shown, logger, message, context.tenant, **about))
-
     return {"log": write}
+
+
+async def write(call: CallApi, params: dict[str, Any]) -> None:
+    """Write one line, cut at 4,096 characters."""
+    level = _LEVELS.get(str(params.get("level", "info")).lower(), logging.INFO)
+    log = logging.getLogger(f"eventcore.plugins.{call.record.slug}")
+    log.log(level, "%s", str(params.get("message", ""))[:_MAX_LINE])

@@ -64,8 +64,8 @@ _TABLES = (
     _Table("cursors", SQL["put_cursor"], lambda row: row[:2]),
     _Table("deliveries", SQL["put_delivery"], lambda row: row[:3], SQL["delete_delivery"], "deliveries_done"),
     _Table("dead_letters", SQL["put_dead_letter"], lambda row: row[0], SQL["delete_dead_letter"], "dead_letters_done"),
-    _Table("plugin_states", SQL["put_plugin_state"], lambda row: row[:2]),
     _Table("plugin_hooks", SQL["put_plugin_hook"], lambda row: row, SQL["delete_plugin_hook"], "plugin_hooks_done"),
+    _Table("plugin_states", SQL["put_plugin_state"], lambda row: row[:2]),
     _Table("memory", SQL["put_memory"], lambda row: row[0]),
     _Table("schedules", SQL["put_schedule"], lambda row: row[0], SQL["delete_schedule"], "schedules_done"),
 )

@@ -360,6 +360,18 @@ DELETE FROM deliveries WHERE tenant = ? AND subscription = ? AND position = ?;
 SELECT tenant, subscription, position, state, attempt, next_at FROM deliveries
 WHERE tenant = ? AND subscription = ? ORDER BY position LIMIT ?;
 
+-- name: put_plugin_hook
+-- A function of a plugin, hooked to an event.
+INSERT OR REPLACE INTO plugin_hooks (tenant, plugin, event, function) VALUES (?, ?, ?, ?);
+
+-- name: delete_plugin_hook
+-- One hook.
+DELETE FROM plugin_hooks WHERE tenant = ? AND plugin = ? AND event = ? AND function = ?;
+
+-- name: plugin_hooks
+-- All of a tenant's.
+SELECT tenant, plugin, event, function FROM plugin_hooks WHERE tenant = ? ORDER BY plugin, event, function;
+
 -- name: put_dead_letter
 -- An event that was given up on.
 INSERT OR REPLACE INTO dead_letters (id, tenant, subscription, position, reason, attempts, at)
@@ -387,18 +399,6 @@ VALUES (?, ?, ?, ?, ?, ?, ?);
 -- All of a tenant's.
 SELECT tenant, plugin, state, reason, at, content_hash, raw_registered FROM plugin_states
 WHERE tenant = ? ORDER BY plugin;
-
--- name: put_plugin_hook
--- A function of a plugin, hooked to an event.
-INSERT OR REPLACE INTO plugin_hooks (tenant, plugin, event, function) VALUES (?, ?, ?, ?);
-
--- name: delete_plugin_hook
--- One hook.
-DELETE FROM plugin_hooks WHERE tenant = ? AND plugin = ? AND event = ? AND function = ?;
-
--- name: plugin_hooks
--- All of a tenant's.
-SELECT tenant, plugin, event, function FROM plugin_hooks WHERE tenant = ? ORDER BY plugin, event, function;
 
 -- name: put_memory
 -- One remembered result.

@@ -306,9 +306,6 @@ class SqliteStore(Store):
     async def plugin_states(self, tenant: str) -> list[PluginState]:
         return await self._rows("plugin_states", (tenant,), lambda row: PluginState(*row))
 
-    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
-        return await self._rows("plugin_hooks", (tenant,), lambda row: PluginHook(*row))
-
     async def memories(self, tenant: str, text: str, limit: int = 5) -> list[Memory]:
         values = {"tenant": tenant, "words": text, "limit": page_size(limit)}
         return await self._rows("memories", values, lambda row: Memory(*row))
@@ -326,6 +323,9 @@ class SqliteStore(Store):
     async def deliveries(self, tenant: str, subscription: str, limit: int = 1000) -> list[Delivery]:
         """Deliveries of a durable subscription, by position."""
         return await self._rows("deliveries", (tenant, subscription, page_size(limit)), lambda row: Delivery(*row))
+
+    async def plugin_hooks(self, tenant: str) -> list[PluginHook]:
+        return await self._rows("plugin_hooks", (tenant,), lambda row: PluginHook(*row))
 
     async def dead_letters(self, tenant: str, limit: int = 100) -> list[DeadLetter]:
         """Dead letters of a tenant, newest first."""

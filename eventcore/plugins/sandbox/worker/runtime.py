@@ -15,8 +15,8 @@ from eventcore.plugins.sandbox.frames import MAX_FRAME, NotJSON, encode
 from eventcore.plugins.sandbox.worker.channel import Future, HostChannel
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.output import Capture, printable
-from eventcore.plugins.sandbox.worker.tracing import BreakpointError, Tracer
 from eventcore.plugins.sandbox.worker.watch import LOGGER, Watch
+from eventcore.plugins.sandbox.worker.watched import debug
 from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bind, bound
 
 _MOST_MESSAGE = 4_000
@@ -118,7 +118,7 @@ class Runtime:
         if self._plugin is None:
             raise LoadError("NotLoaded", "the worker has not loaded its plugin")
         if call.kind == "debug":
-            return self._debug(self._plugin, call)
+            return debug(self._plugin, call.params, self._outside_loop)
         if call.kind == "event":
             call.params["event"] = Event(call.params["event"])
         found = self._plugin.handler(call.kind, call.params)
@@ -128,35 +128,6 @@ class Runtime:
         if not handler.blocking:
             return handler(args)
         return self._outside_loop(handler, args)
-
-    def _debug(self, plugin: Plugin, call: Call) -> Any:
-        """A `run` that is watched. What it raises is part of the report."""
-        wanted = call.params
-        try:
-            tracer = Tracer(plugin.folder, wanted["breakpoints"], lines=wanted["trace"])
-        except BreakpointError as error:
-            raise LoadError("NoSuchBreakpoint", str(error)) from None
-        found = plugin.handler("run", wanted)
-        assert found is not None
-        handler, args = found
-        prompt = args[0].get("prompt") if plugin.prompt is not None else None
-        report = {"prompt": prompt, "result": None, "error": None}
-        if not handler.blocking:
-            return self._debugged(tracer, handler(args), report)
-        try:
-            with tracer:
-                report["result"] = _sendable(self._outside_loop(handler, args))
-        except BaseException as error:  # noqa: BLE001 - as in _begin
-            report["error"] = _described(error)
-        return report | tracer.report()
-
-    async def _debugged(self, tracer: Tracer, pending: Awaitable[Any], report: dict[str, Any]) -> dict[str, Any]:
-        try:
-            with tracer:
-                report["result"] = _sendable(await pending)
-        except BaseException as error:  # noqa: BLE001 - as in _begin
-            report["error"] = _described(error)
-        return report | tracer.report()
 
     def _outside_loop(self, handler: Any, args: list[Any]) -> Any:
         """Run a plain function. The loop is put out of its sight, so that it may call `asyncio.run` as ever."""
@@ -227,30 +198,16 @@ class Runtime:
         body = {
             "id": call.id,
             "ok": False,
-            "error": _described(error),
+            "error": {
+                "kind": error.kind if isinstance(error, LoadError) else printable(type(error).__name__)[:128],
+                "message": message_of(error),
+                "trace": "" if isinstance(error, LoadError) else trace_of(error),
+                "transient": isinstance(error, TransientError),
+            },
             "stdout": call.stdout.text(),
             "stderr": call.stderr.text(),
         }
         self._channel.reply(encode(body))
-
-
-def _described(error: BaseException) -> dict[str, Any]:
-    return {
-        "kind": error.kind if isinstance(error, LoadError) else printable(type(error).__name__)[:128],
-        "message": message_of(error),
-        "trace": "" if isinstance(error, LoadError) else trace_of(error),
-        "transient": isinstance(error, TransientError),
-    }
-
-
-def _sendable(result: Any) -> Any:
-    """The result, if it is JSON that can be sent beside a report."""
-    try:
-        if len(encode(result)) > MAX_FRAME // 4:
-            return "(too large to show)"
-    except NotJSON as error:
-        raise LoadError("ResultNotJSON", f"the result is not JSON: {error}") from None
-    return result
 
 
 def _denied(permission: str, what: str) -> None:

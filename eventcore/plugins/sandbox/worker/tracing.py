@@ -38,7 +38,7 @@ class Tracer:
     """
 
     def __init__(self, folder: Path, breakpoints: Sequence[str], *, lines: bool) -> None:
-        self._root = f"{folder}/"
+        self.root = f"{folder}/"
         self._lines = lines
         self._breaks: dict[str, dict[int, str]] = {}
         for text in breakpoints:
@@ -69,7 +69,7 @@ class Tracer:
 
     def _enter(self, frame: FrameType, event: str, _: Any) -> Any:
         name = frame.f_code.co_filename
-        if name.startswith(self._root) and (self._lines or name in self._breaks):
+        if name.startswith(self.root) and (self._lines or name in self._breaks):
             return self._step
         return None
 
@@ -84,7 +84,7 @@ class Tracer:
 
     def _note(self, name: str, line: int, function: str) -> None:
         if len(self._trace) < MAX_LINES:
-            self._trace.append([name.removeprefix(self._root), line, function])
+            self._trace.append([name.removeprefix(self.root), line, function])
         else:
             self._dropped += 1
 
@@ -96,7 +96,7 @@ class Tracer:
         self._hits.append(
             {
                 "breakpoint": asked,
-                "file": code.co_filename.removeprefix(self._root),
+                "file": code.co_filename.removeprefix(self.root),
                 "line": frame.f_lineno,
                 "function": code.co_name,
                 "locals": dict(self._variables(frame.f_locals)),

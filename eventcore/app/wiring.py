@@ -109,8 +109,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     bus.responder = calls.respond
     workflows, runner, gate = make_workflows(base, bus, calls, hooks, definitions, scribe, launcher)
     plugins = make_plugins(base, bus, hooks, calls, supervisor, runner)
-    plugins.plans = give_services(base, bus, calls, stack)
-    plugins.lifecycle.watchers.append(plugins.plans.expect)
+    give_services(base, bus, plugins, stack)
     archive = make_archive(base)
     await bus.start(stack, tasks)
     # Gives up the claims before the store closes, so that the next engine need not wait for the leases to end.

@@ -9,6 +9,7 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import EngineClosed, InvalidName
 from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
+from eventcore.plugins.forgetting import Forgetting
 from eventcore.plugins.lifecycle import Lifecycle
 from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.plans import Plans
@@ -37,6 +38,7 @@ class Plugins:
         self._context, self._changed, self._on_demand = context, changed, on_demand
         #: What plugins have planned for later; set where the engine is put together.
         self.plans: Plans | None = None
+        self.forgetting: Forgetting | None = None
 
     def intent(self, name: str, function: Callable[[dict[str, Any]], Any], roles: Iterable[str] = ()) -> None:
         """Answer an intent with a function of the embedder's own: trusted, in-process, sync or async.
@@ -160,6 +162,17 @@ class Plugins:
         record = self.registry.get(name)
         await self.lifecycle.permit(record, context or self._context(), grant, revoke)
         return record
+
+    async def forget(self, name: str, *, context: CallContext | None = None) -> dict[str, int]:
+        """Remove what the host keeps for a plugin: memories, plans and its own databases; how much that was.
+
+        Raises:
+            EngineClosed: the engine is not put together yet.
+        """
+        if self.forgetting is None:
+            raise EngineClosed
+        record = self.registry.find(name)
+        return await self.forgetting.forget(context or self._context(), record.slug if record else name)
 
     async def disable(self, name: str, *, context: CallContext | None = None) -> PluginRecord:
         """Disable a plugin. Calls of its intents then fail with `UnknownIntent`, which says that it is disabled."""

@@ -10,18 +10,20 @@ from eventcore.bus.bus import Bus
 from eventcore.engine import Engine
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput
-from eventcore.operations.api import HostApi
-from eventcore.plugins.calls import Calls
+from eventcore.operations.api import ApiPaths
 from eventcore.plugins.databases import Databases
+from eventcore.plugins.face import Plugins
+from eventcore.plugins.forgetting import Forgetting
 from eventcore.plugins.memory.embeddings import Embeddings
 from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.services import api, databases, memory, scheduler
 
 
-def give_services(base: Base, bus: Bus, calls: Calls, stack: AsyncExitStack) -> Plans:
-    """Add the services that keep something to what plugin code may ask; return the plans, not yet started."""
-    home, table = base.home, calls.services.table
+def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack) -> None:
+    """Add the services that keep something to what plugin code may ask."""
+    home, calls = base.home, plugins.calls
+    table = calls.services.table
     kept = Databases(base.settings.databases, home.root if home else None, home.state / "databases" if home else None)
     stack.callback(kept.close)
     table |= databases.table(kept)
@@ -33,7 +35,8 @@ def give_services(base: Base, bus: Bus, calls: Calls, stack: AsyncExitStack) -> 
 
     plans = Plans(store=base.store, bus=bus, clock=base.clock, registry=calls.registry, limit=calls.time_limit, run=run)
     table |= scheduler.table(plans)
-    return plans
+    plugins.plans, plugins.forgetting = plans, Forgetting(memories, plans, kept)
+    plugins.lifecycle.watchers.append(plans.expect)
 
 
 def _memories(base: Base, bus: Bus, stack: AsyncExitStack) -> Memories:
@@ -64,4 +67,4 @@ def _secret(base: Base, name: str | None) -> str | None:
 
 def give_api(engine: Engine) -> None:
     """Let plugins use the host's API: the operations, by the paths of the REST API."""
-    engine.plugins.calls.services.table |= api.table(HostApi(engine))
+    engine.plugins.calls.services.table |= api.table(ApiPaths(engine))

@@ -108,8 +108,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     bus.responder = calls.respond
     workflows, runner, gate = make_workflows(base, bus, calls, hooks, definitions, scribe, launcher)
     plugins = make_plugins(base, bus, hooks, calls, supervisor, runner, definitions)
-    plugins.plans = give_services(base, bus, calls, stack)
-    plugins.lifecycle.watchers.append(plugins.plans.expect)
+    give_services(base, bus, plugins, stack)
     give_outside(base, calls, plugins.files, tiers.sandbox, stack)
     plugins.containers = tiers.containers
     archive = make_archive(base)

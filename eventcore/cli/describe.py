@@ -19,7 +19,7 @@ _COLOURS = {
     **dict.fromkeys(("permission_denied", "bus_loop_detected", "bus_dead_letter", "bus_overflow"), "red"),
     **dict.fromkeys(("step_retrying", "plugin_degraded", "workflow_cancelled"), "yellow"),
     **dict.fromkeys(("workflow_started", "workflow_completed"), "green"),
-    **dict.fromkeys(("on_message", "on_command", "on_file_upload"), "cyan"),
+    **dict.fromkeys(("on_message", "on_command", "on_file_upload", "chat_sent"), "cyan"),
 }
 
 
@@ -95,10 +95,18 @@ def _called(data: Mapping[str, Any]) -> tuple[Any, ...]:
     return data.get("intent"), data.get("status") if failed else "", duration(data.get("seconds"))
 
 
+def _permissions(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    granted, revoked = (", ".join(data.get(key, ())) for key in ("granted", "revoked"))
+    return data.get("plugin"), granted and f"granted {granted}", revoked and f"revoked {revoked}"
+
+
 _ABOUT: dict[str, Any] = {
     "on_message": lambda data: (data.get("text"),),
     "on_command": lambda data: (data.get("text"),),
     "on_file_upload": lambda data: (data.get("name"),),
+    "chat_sent": lambda data: (data.get("channel"), f"{data.get('plugin')}:", data.get("text")),
+    "memory_purged": lambda data: (data.get("owner"), plural(data.get("forgotten", 0), "memory", "memories")),
+    "plugin_permissions_changed": _permissions,
     "workflow_started": lambda data: (data.get("slug"),),
     "workflow_completed": _completed,
     "workflow_cancelled": lambda data: (data.get("slug"),),

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import sys
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from eventcore.cli.base import examples, face
+
+if TYPE_CHECKING:
+    from eventcore.cli.session import Session
 
 
 @click.command(
@@ -61,3 +65,19 @@ def _print(found: Mapping[str, Any]) -> None:
     ]
     headers = ("permission", "asked for as", "status", "enforced by", "lets it")
     table(headers, rows, nothing="it asks for no permission")
+
+
+def ask_for_grants(session: Session, name: str, given: Sequence[str], as_json: bool) -> list[str]:
+    """The grants that were given, and those that somebody at a terminal says yes to: what the plugin asks for, and was
+    neither granted nor denied yet. Elsewhere nothing is asked."""
+    if as_json or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return list(given)
+    found = session.call("plugins.permissions", {"name": name})
+    answers = list(given)
+    for one in found["permissions"]:
+        if one["status"] == "not granted" and one["permission"] not in given:
+            need = "needs" if one["required"] else "would like"
+            question = f"{found['plugin']} {need} {one['permission']}: it lets it {one['means']}. Grant it?"
+            if click.confirm(question, default=False):
+                answers.append(one["permission"])
+    return answers

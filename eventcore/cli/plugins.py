@@ -92,9 +92,10 @@ def info(name: str, as_json: bool) -> None:
 def enable(name: str, grants: tuple[str, ...], as_json: bool) -> None:
     """Enable a plugin, and grant it what it needs.
 
-    Without the grants that its manifest asks for it is refused, and the error names them.
+    At a terminal it asks for what the manifest wants and was not granted yet. Elsewhere, without the grants that the
+    plugin needs, it is refused, and the error names them.
     """
-    _switch("plugins.enable", {"name": name, "grants": list(grants)}, as_json)
+    _switch("plugins.enable", {"name": name, "grants": grants}, as_json)
 
 
 @command.command("disable", epilog=examples("eventcore plugins disable hello-world"))
@@ -121,6 +122,8 @@ def _switch(op: str, params: dict[str, Any], as_json: bool) -> None:
     from eventcore.cli.session import connect
 
     with connect() as session:
+        if "grants" in params:
+            params["grants"] = permissions.ask_for_grants(session, params["name"], params["grants"], as_json)
         row = session.call(op, params, timeout=120)
     if as_json:
         print_json(row)

@@ -16,11 +16,13 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, NotFound
 from eventcore.kernel.names import did_you_mean
 from eventcore.operations.table import OPERATIONS, perform, streams
+from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.services.api import Wanted
 
 _ANYBODY = frozenset({"user", "power_user", "developer", "admin", "operator"})
 _DEVELOPERS = frozenset({"developer", "admin", "operator"})
 _ADMINS = frozenset({"admin", "operator"})
+_ADMIN = PluginPermission.ADMIN_ACCESS
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,14 @@ class Route:
         path: with its parameters in braces.
         operation: what it does; the parameters are the operation's.
         roles: any one of them is enough.
-        admin: whether it changes the host itself.
+        needs: what the plugin has to have besides `api_access`; what changes the host needs `admin_access`.
     """
 
     method: str
     path: str
     operation: str
     roles: frozenset[str]
-    admin: bool = False
+    needs: PluginPermission | None = None
 
     @property
     def title(self) -> str:
@@ -52,30 +54,29 @@ ROUTES: tuple[Route, ...] = (
     Route("GET", "/workflows", "workflows.list", _ANYBODY),
     Route("GET", "/workflows/{slug}", "workflows.show", _ANYBODY),
     Route("GET", "/hooks", "hooks.list", _ANYBODY),
-    Route("POST", "/intents/{intent}", "intents.run", _ANYBODY),
-    Route("POST", "/workflows/{slug}/start", "workflows.start", _ANYBODY),
+    Route("POST", "/intents/{intent}", "intents.run", _ANYBODY, needs=PluginPermission.PLUGIN_COMMUNICATION),
     Route("GET", "/events", "events.list", _DEVELOPERS),
     Route("GET", "/events/{id}", "events.show", _DEVELOPERS),
     Route("GET", "/runs", "runs.list", _DEVELOPERS),
     Route("GET", "/runs/{id}", "runs.show", _DEVELOPERS),
     Route("GET", "/schedules", "schedules.list", _DEVELOPERS),
     Route("GET", "/deadletters", "deadletters.list", _DEVELOPERS),
-    Route("POST", "/plugins/{name}/enable", "plugins.enable", _ADMINS, admin=True),
-    Route("POST", "/plugins/{name}/disable", "plugins.disable", _ADMINS, admin=True),
-    Route("POST", "/runs/{id}/cancel", "runs.cancel", _ADMINS, admin=True),
-    Route("POST", "/runs/{id}/pause", "runs.pause", _ADMINS, admin=True),
-    Route("POST", "/runs/{id}/resume", "runs.resume", _ADMINS, admin=True),
-    Route("POST", "/runs/{id}/retry", "runs.retry", _ADMINS, admin=True),
-    Route("POST", "/schedules/{id}/pause", "schedules.pause", _ADMINS, admin=True),
-    Route("POST", "/deadletters/{id}/redrive", "deadletters.redrive", _ADMINS, admin=True),
-    Route("POST", "/hooks/reload", "hooks.reload", _ADMINS, admin=True),
+    Route("POST", "/plugins/{name}/enable", "plugins.enable", _ADMINS, _ADMIN),
+    Route("POST", "/plugins/{name}/disable", "plugins.disable", _ADMINS, _ADMIN),
+    Route("POST", "/runs/{id}/cancel", "runs.cancel", _ADMINS, _ADMIN),
+    Route("POST", "/runs/{id}/pause", "runs.pause", _ADMINS, _ADMIN),
+    Route("POST", "/runs/{id}/resume", "runs.resume", _ADMINS, _ADMIN),
+    Route("POST", "/runs/{id}/retry", "runs.retry", _ADMINS, _ADMIN),
+    Route("POST", "/schedules/{id}/pause", "schedules.pause", _ADMINS, _ADMIN),
+    Route("POST", "/deadletters/{id}/redrive", "deadletters.redrive", _ADMINS, _ADMIN),
+    Route("POST", "/hooks/reload", "hooks.reload", _ADMINS, _ADMIN),
 )
 
 #: What a caller must not say for itself: on whose behalf, and which grants.
 _NOT_SAID = frozenset({"user", "roles", "grants"})
 
 
-class HostApi:
+class ApiPaths:
     """Finds the route for a request. Implements `eventcore.plugins.services.api.Api`."""
 
     def __init__(self, engine: Engine) -> None:
@@ -96,7 +97,7 @@ class HostApi:
                 if wrong := sorted(_NOT_SAID & said.keys()):
                     raise InvalidInput(f"{route.title} takes no {wrong[0]} from a plugin: its caller's roles hold")
                 run = partial(self._perform, route, {**said, **named})
-                return Wanted(route.title, route.roles, method != "GET", route.admin, run)
+                return Wanted(route.title, route.roles, method != "GET", route.needs, run)
         near = did_you_mean(f"{method} {asked}", [route.title for route in ROUTES])
         raise NotFound(f"the API has no {method} {path:.200}{near}")
 

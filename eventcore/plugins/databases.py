@@ -10,6 +10,7 @@ from __future__ import annotations
 import base64
 import math
 import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -85,6 +86,18 @@ class Databases:
         for connection in self._memory.values():
             connection.close()
         self._memory.clear()
+
+    async def remove(self, tenant: str, plugin: str) -> int:
+        """Remove a plugin's own databases in a tenant; return how many there were. Listed ones are the operator's."""
+        found = [key for key in self._memory if key.startswith(f"{tenant}/{plugin}/")]
+        for key in found:
+            self._memory.pop(key).close()
+        if self._own is None:
+            return len(found)
+        folder = self._own / tenant / plugin
+        files = await anyio.to_thread.run_sync(lambda: len(list(folder.glob("*.db"))))
+        await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
+        return files
 
     def place(self, tenant: str, plugin: str, name: Any) -> Place:
         """Which database a plugin means: one that the operator lists, else one of its own in this tenant.

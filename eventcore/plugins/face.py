@@ -11,6 +11,7 @@ from eventcore.kernel.names import MAX_NAME
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.configuring import Configuring
 from eventcore.plugins.debugging import Debugging
+from eventcore.plugins.forgetting import Forgetting
 from eventcore.plugins.health import Health
 from eventcore.plugins.hooking import Hooking
 from eventcore.plugins.lifecycle import Lifecycle
@@ -60,6 +61,8 @@ class Plugins:
         self._context, self._changed, self._on_demand = context, changed, on_demand
         #: What plugins have planned for later; set where the engine is put together.
         self.plans: Plans | None = None
+        #: Removes all of that; set there too.
+        self.forgetting: Forgetting | None = None
         #: Reads the files that plugins hand over.
         self.files = Files(calls.rules.allowance)
         #: The container tier; set by who opens the engine.
@@ -235,6 +238,17 @@ class Plugins:
         record = self.registry.get(name)
         await self.lifecycle.permit(record, context or self._context(), grant, revoke)
         return record
+
+    async def forget(self, name: str, *, context: CallContext | None = None) -> dict[str, int]:
+        """Remove what the host keeps for a plugin: memories, plans and its own databases; how much that was.
+
+        Raises:
+            EngineClosed: the engine is not put together yet.
+        """
+        if self.forgetting is None:
+            raise EngineClosed
+        record = self.registry.find(name)
+        return await self.forgetting.forget(context or self._context(), record.slug if record else name)
 
     async def disable(self, name: str, *, context: CallContext | None = None) -> PluginRecord:
         """Disable a plugin. Calls of its intents then fail with `UnknownIntent`, which says that it is disabled."""

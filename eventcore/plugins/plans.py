@@ -21,7 +21,7 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.cron import next_time
 from eventcore.kernel.errors import Conflict, EventCoreError, InvalidInput, NotFound
 from eventcore.kernel.json import decode, encode
-from eventcore.kernel.names import event_type
+from eventcore.kernel.names import CORE_EVENTS, event_type, is_hook_event
 from eventcore.kernel.ports import Clock, Store
 from eventcore.kernel.records import Batch, Schedule, ScheduleAt
 from eventcore.plugins.permissions import PluginPermission
@@ -161,6 +161,13 @@ class Plans:
             raise NotFound(f"no plugin has planned {name!r}", hint="eventcore schedules list")
         await self._store.commit(Batch(schedules_done=[row.id]))
 
+    async def forget(self, tenant: str, plugin: str) -> int:
+        """Give up all that a plugin has planned in a tenant; return how much that was."""
+        rows = await self._store.plans(_FAR, _MOST, tenant=tenant, owner=plugin)
+        if rows:
+            await self._store.commit(Batch(schedules_done=[row.id for row in rows]))
+        return len(rows)
+
     # -- carrying out ------------------------------------------------------------------------------------------------
 
     def start(self, tasks: TaskGroup) -> None:
@@ -196,7 +203,7 @@ class Plans:
         record = self._registry.records.get(plan.plugin)
         if record is None or not record.enabled or PluginPermission.SCHEDULER not in record.granted:
             return False
-        return plan.do == "emit" or may_call_later(record, plan.target, self._registry)
+        return may_emit(record, plan.target) if plan.do == "emit" else may_call_later(record, plan.target)
 
     async def _do(self, row: Schedule, plan: Plan) -> None:
         try:
@@ -246,7 +253,14 @@ class Plans:
         await self._store.commit(self._on(row, plan), [ScheduleAt(row.id, claimed.due)])
 
 
-def may_call_later(record: PluginRecord, intent: str, registry: PluginRegistry) -> bool:
+def may_emit(record: PluginRecord, name: str) -> bool:
+    """Whether an event is one that the plugin may emit: of its own prefix, or bare and listed by its manifest."""
+    if name in CORE_EVENTS or is_hook_event(name):
+        return False
+    return name.startswith(f"{record.slug}.") or ("." not in name and name in record.described().emits)
+
+
+def may_call_later(record: PluginRecord, intent: str) -> bool:
     """Whether a plugin may plan a call: of its own intents always, of others' with `plugin_communication`."""
     own = intent == record.slug or intent in record.described().intents
     return own or PluginPermission.PLUGIN_COMMUNICATION in record.granted

@@ -76,6 +76,10 @@ async def test_plugins_talk_only_with_the_permission(home: HomeFolder) -> None:
 CHATTY = """
 from eventcore.sdk import ctx
 
+def on_command(command, args):
+    ctx.chat.send("#general", " ".join(args))
+    return {"text": "said"}
+
 async def run(params):
     sent = await ctx.chat.send("#general", "hello")
     return {"sent": sent["id"], "said": [one["text"] for one in await ctx.chat.read("#general")]}
@@ -88,7 +92,8 @@ def on_message(message):
 @pytest.mark.anyio
 @pytest.mark.req("B10")
 async def test_chat_is_read_and_written_only_with_chat_access(home: HomeFolder) -> None:
-    home.plugin("chatty", CHATTY, permissions={"optional": ["chat_access"]})
+    say = {"name": "/say", "description": "Say something", "usage": "/say WORDS"}
+    home.plugin("chatty", CHATTY, permissions={"optional": ["chat_access"]}, commands=[say])
     with anyio.fail_after(30):
         async with EventCore(home.root) as core:
             await core.plugins.enable("chatty")
@@ -105,8 +110,8 @@ async def test_chat_is_read_and_written_only_with_chat_access(home: HomeFolder) 
                 done["sent"],
                 {"channel": "#general", "text": "hello", "plugin": "chatty"},
             )
-    shown = home.run("events", "list", "--type", "chat_sent").stdout
-    assert "chat_sent" in shown
+    assert "#general  chatty:  hello" in home.run("events", "list", "--type", "chat_sent").stdout
+    assert "chat_sent  #general  chatty:  well well" in home.run("chat", stdin="/say well well\n").stdout
 
 
 @pytest.mark.anyio

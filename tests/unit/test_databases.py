@@ -186,3 +186,25 @@ async def test_read_and_write_apart(tmp_path: Path, anyio_backend: str) -> None:
                 await do("fetch", "select * from orders", name="secret")
             await do("execute", "create table notes (x)", name="own")
             assert (tmp_path / ".eventcore/databases/default/clerk/own.db").is_file()
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # SQLite
+async def test_what_is_kept_for_a_plugin_is_forgotten(tmp_path: Path, anyio_backend: str) -> None:
+    code = """
+        from eventcore.sdk import ctx
+        async def run(params):
+            await ctx.db("one").execute("create table t (x)")
+            await ctx.memory.write("note", {})
+            await ctx.schedule("later", after=3600)
+    """
+    (tmp_path / "eventcore.toml").write_text("")
+    asks = ["database_read", "database_write", "memory_write", "scheduler"]
+    with anyio.fail_after(20):
+        async with EventCore(tmp_path) as core:
+            for name in ("keeper", "other"):
+                plant(core, tmp_path / "plugins" / name, code, permissions=asks)
+                await core.plugins.enable(name, grants=asks)
+                await core.plugins.run(name)
+            assert await core.plugins.forget("keeper") == {"memories": 1, "plans": 1, "databases": 1}
+            assert await core.plugins.forget("keeper") == {"memories": 0, "plans": 0, "databases": 0}
+            assert await core.plugins.forget("other") == {"memories": 1, "plans": 1, "databases": 1}

@@ -11,7 +11,7 @@ from eventcore import EventCore
 from eventcore.kernel.context import CallContext, caller
 from eventcore.kernel.errors import InvalidInput, NotFound, PluginFailed
 from eventcore.operations import OPERATIONS
-from eventcore.operations.api import ROUTES, HostApi
+from eventcore.operations.api import ROUTES, ApiPaths
 from tests.unit.test_roles_everywhere import plant
 
 pytestmark = pytest.mark.anyio
@@ -25,9 +25,9 @@ CODE = """
 
 @pytest.fixture
 async def clerk(core: EventCore, tmp_path: Path) -> str:
-    plant(core, tmp_path / "clerk", CODE, permissions=["api_access", "admin_access"])
+    plant(core, tmp_path / "clerk", CODE, permissions=["api_access", "admin_access", "plugin_communication"])
     plant(core, tmp_path / "other", "def run(params): return {'roles': params['user_context']['roles']}")
-    await core.plugins.enable("clerk", grants=["api_access", "admin_access"])
+    await core.plugins.enable("clerk", grants=["api_access", "admin_access", "plugin_communication"])
     await core.plugins.enable("other")
     return "clerk"
 
@@ -84,7 +84,7 @@ async def test_no_plugin_changes_permissions(core: EventCore, clerk: str) -> Non
 
 
 async def test_what_no_path_is(core: EventCore) -> None:
-    api = HostApi(core.engine)
+    api = ApiPaths(core.engine)
     assert api.find("GET", "/plugins/", {}).title == "GET /plugins"
     for method, path in (("GET", "/plugin"), ("POST", "/plugins"), ("DELETE", "/plugins/x"), ("GET", "")):
         with pytest.raises(NotFound, match="the API has no"):
@@ -96,4 +96,5 @@ async def test_what_no_path_is(core: EventCore) -> None:
 def test_every_route_is_an_operation_that_changes_only_by_post() -> None:
     for route in ROUTES:
         assert route.operation in OPERATIONS
-        assert not route.admin or (route.method == "POST" and "user" not in route.roles), route.title
+        assert (route.method == "GET") is (route.needs is None), route.title
+        assert str(route.needs) != "admin_access" or "user" not in route.roles, route.title

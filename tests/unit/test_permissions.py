@@ -27,6 +27,7 @@ DEEDS: dict[PluginPermission, list[tuple[str, tuple[PluginPermission, ...]]]] = 
         ("ctx.emit('deed.done', {})", ()),
         ("ctx.emit('deed_listed', {}, now=True)", ()),
         ("ctx.request('victim')", ()),
+        ("ctx.api.post('/intents/victim')", (P.API_ACCESS,)),
         ("ctx.schedule('x', after=60, call='victim')", (P.SCHEDULER,)),
     ],
     P.MEMORY_READ: [("ctx.memory.read('anything')", ())],

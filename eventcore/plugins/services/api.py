@@ -20,14 +20,14 @@ class Wanted:
         title: `POST /plugins/{name}/disable`.
         roles: any one of them is enough.
         changes: whether it does more than look.
-        admin: whether it changes the host itself.
+        needs: what the plugin has to have besides `api_access`.
         perform: does it, on behalf of a context.
     """
 
     title: str
     roles: frozenset[str]
     changes: bool
-    admin: bool
+    needs: PluginPermission | None
     perform: Callable[[CallContext], Awaitable[Any]]
 
 
@@ -53,8 +53,8 @@ def table(api: Api) -> dict[str, Service]:
             raise InvalidInput(f"the parameters of {path} are an object, not {type(values).__name__}")
         await call.need(PluginPermission.API_ACCESS, f"use the API ({method} {path:.200})")
         wanted = api.find(method, path, values)
-        if wanted.admin:
-            await call.need(PluginPermission.ADMIN_ACCESS, f"use {wanted.title}")
+        if wanted.needs is not None:
+            await call.need(wanted.needs, f"use {wanted.title}")
         if wanted.changes:
             await call.may_change(f"use {wanted.title}")
         if wanted.roles.isdisjoint(call.context.roles):

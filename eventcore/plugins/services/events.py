@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventcore.kernel.names import CORE_EVENTS, event_type, is_hook_event
+from eventcore.kernel.names import event_type
 from eventcore.plugins.host_api import CallApi, Service
 from eventcore.plugins.permissions import PluginPermission
+from eventcore.plugins.plans import may_emit
 
 
 def table() -> dict[str, Service]:
@@ -20,9 +21,7 @@ async def emit(call: CallApi, params: dict[str, Any]) -> dict[str, Any]:
     name = event_type(str(params.get("type", "")))
     await call.need(PluginPermission.PLUGIN_COMMUNICATION, f"emit {name}")
     await call.may_change(f"emit {name}")
-    own = name.startswith(f"{plugin}.")
-    listed = name in call.record.described().emits and "." not in name
-    if name in CORE_EVENTS or is_hook_event(name) or not (own or listed):
+    if not may_emit(call.record, name):
         await call.refuse(f"{plugin} may not emit {name}: its manifest lists no such event in events.emits")
     bus = call.services.bus
     data = bus.types.check(name, params.get("data"))

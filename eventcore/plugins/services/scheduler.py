@@ -9,11 +9,11 @@ from zoneinfo import ZoneInfo
 from eventcore.kernel.cron import next_time
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.json import decode, encode
-from eventcore.kernel.names import CORE_EVENTS, event_type, is_hook_event
+from eventcore.kernel.names import event_type
 from eventcore.kernel.records import Schedule
 from eventcore.plugins.host_api import CallApi, Service, number
 from eventcore.plugins.permissions import PluginPermission
-from eventcore.plugins.plans import MAX_AHEAD, MAX_DATA, MAX_PLANS, Plan, Plans, own_event, plan_id, plan_name
+from eventcore.plugins.plans import MAX_AHEAD, MAX_DATA, MAX_PLANS, Plan, Plans, may_emit, own_event, plan_id, plan_name
 
 _FAR = 9e15
 
@@ -74,9 +74,7 @@ async def _planned(call: CallApi, params: dict[str, Any]) -> Plan:
 
 async def _event(call: CallApi, name: str) -> str:
     """The event may be emitted: as for `emit`, but `scheduler` is enough."""
-    own = name.startswith(f"{call.record.slug}.")
-    listed = "." not in name and name in call.record.described().emits
-    if name in CORE_EVENTS or is_hook_event(name) or not (own or listed):
+    if not may_emit(call.record, name):
         await call.refuse(f"{call.record.slug} may not plan {name}: its manifest lists no such event in events.emits")
     return name
 

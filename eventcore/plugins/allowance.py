@@ -12,8 +12,8 @@ from eventcore.kernel.settings import SandboxSettings
 from eventcore.plugins.outside.lookup import find
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord
-from eventcore.plugins.sandbox.confined import Machine
 from eventcore.plugins.sandbox.enforcement import container_limits, limits
+from eventcore.plugins.sandbox.machine import Machine
 from eventcore.plugins.sandbox.spec import EVEN_SHARES, Allowance, ContainerWish
 
 _NO_SCOPE = PluginScope()

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from eventcore.plugins.sandbox.confined import Machine, Sandbox
+from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.enforcement import limits
 from eventcore.plugins.sandbox.grouping import Grouping
 from eventcore.plugins.sandbox.linux.cgroup import Group, Groups, home, judge, open_groups
+from eventcore.plugins.sandbox.machine import Machine
 from eventcore.plugins.sandbox.spec import Allowance, WorkerSpec
 
 pytestmark = [

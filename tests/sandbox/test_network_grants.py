@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from eventcore.kernel.errors import PluginFailed, SandboxUnavailable
-from eventcore.plugins.sandbox.confined import Machine
+from eventcore.plugins.sandbox.machine import Machine
 from eventcore.plugins.sandbox.spec import Allowance, WorkerSpec
 from tests.sandbox.tier import HERE, drive
 from tests.unit.outside import opened, refusals

@@ -10,106 +10,32 @@ import json
 import logging
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import MappingProxyType
-from typing import Any
 
 import anyio
-from anyio import to_thread
 
 from eventcore.kernel.errors import SandboxUnavailable
 from eventcore.plugins.sandbox import diskwatch
+from eventcore.plugins.sandbox.confined_process import MAX_MESSAGE, ConfinedProcess
 from eventcore.plugins.sandbox.grouping import Grouping
-from eventcore.plugins.sandbox.launch import Broken, Process, clean_environment
-from eventcore.plugins.sandbox.linux.cgroup import Group
+from eventcore.plugins.sandbox.launch import Process, clean_environment
+from eventcore.plugins.sandbox.machine import Machine
 from eventcore.plugins.sandbox.planning import make_plan
 from eventcore.plugins.sandbox.spec import WorkerSpec
-from eventcore.plugins.sandbox.throttle import throttle
 
 _log = logging.getLogger(__name__)
 _BOOT = Path(__file__).parent / "zygote" / "boot.py"
 _ROOT = Path(__file__).resolve().parents[3]
 #: How long a zygote may take to come up, and how long to fork a worker. Seconds.
 _UP, _FORK = 30.0, 10.0
-_MESSAGE = 64 * 1024
 _MIB = 1 << 20
-#: How long a dead process may remain a zombie before we stop looking. Seconds.
-_REAPED = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Machine:
-    """What was proven on this machine.
-
-    Attributes:
-        namespaces: whether workers get namespaces, and with them a view of their own.
-        means: the rows of `probe.probe`, and the one of control groups.
-        groups: whether control groups hold workers to their limits.
-    """
-
-    namespaces: bool
-    means: tuple[dict[str, Any], ...]
-    groups: bool = False
-
-    @property
-    def level(self) -> str:
-        """`full`, `reduced` (no namespaces) or `none`."""
-        if self.missing():
-            return "none"
-        return "full" if self.namespaces else "reduced"
-
-    @property
-    def abi(self) -> int:
-        """The Landlock ABI; 0 where there is none."""
-        detail = str(self.row("landlock")["detail"])
-        return int(detail.removeprefix("ABI ")) if detail.startswith("ABI ") and self.row("landlock")["works"] else 0
-
-    def row(self, name: str) -> dict[str, Any]:
-        """One means."""
-        return next(row for row in self.means if row["name"] == name)
-
-    def missing(self, *needed: str) -> list[dict[str, Any]]:
-        """What is needed (`always`, and those) and does not work."""
-        return [row for row in self.means if row["needed"] in ("always", *needed) and not row["works"]]
-
-    def check(self, spec: WorkerSpec) -> None:
-        """Refuse a worker that this machine cannot confine as it must be.
-
-        Raises:
-            SandboxUnavailable: naming what is missing, the errno, and what to do.
-        """
-        lacks = self.missing()
-        allow = spec.allow
-        if allow.full or allow.programs:
-            lacks += [row for row in self.means if row["needed"] == "full" and not row["works"]]
-            if not lacks and not self.namespaces:
-                raise unavailable(spec.slug, "namespaces", "", "they are switched off", "sandbox.namespaces = true")
-        if allow.ports and not self.row("landlock tcp")["works"]:
-            lacks.append(self.row("landlock tcp"))
-        if lacks:
-            first = lacks[0]
-            raise unavailable(spec.slug, first["name"], first["errno"], first["detail"], first["remedy"])
-
-
-def unavailable(slug: str, means: str, number: str, detail: str, remedy: str) -> SandboxUnavailable:
-    """The error that refuses a plugin."""
-    why = f"{number}: {detail}" if number else detail
-    return SandboxUnavailable(
-        f"{slug} is not run: the sandbox needs {means}, which does not work here ({why})",
-        kind="SandboxUnavailable",
-        hint=f"needed: {remedy}; `eventcore sandbox check` shows all",
-        means=means,
-        errno=number,
-    )
 
 
 @dataclass(slots=True)
@@ -241,7 +167,7 @@ async def _start(python: str, reduced: str) -> _Zygote:
             )
         with anyio.fail_after(_UP):
             await anyio.wait_readable(ours)
-        said = json.loads(ours.recv(_MESSAGE) or b"{}")
+        said = json.loads(ours.recv(MAX_MESSAGE) or b"{}")
         if "up" not in said:
             step, number, text = said.get("failed") or ("zygote", child.poll(), "it ended at once")
             raise OSError(number, f"{step}: {text}")
@@ -295,138 +221,3 @@ def _quotas(spec: WorkerSpec, private: str) -> list[diskwatch.Quota]:
     allow = spec.allow
     found = [diskwatch.Quota(path, int(allow.data_mb * _MIB)) for path in allow.write if allow.data_mb]
     return found + ([diskwatch.Quota(private, int(allow.disk_mb * _MIB))] if private else [])
-
-
-class ConfinedProcess:
-    """A confined worker: its keeper and itself, both held by pidfds."""
-
-    inside: Mapping[str, Any] = MappingProxyType({})
-    #: What its plugin tries is refused by the kernel, so that it can be told as refused.
-    confined = True
-
-    def __init__(
-        self,
-        sock: socket.socket,
-        output: int,
-        status: socket.socket,
-        folder: str,
-        share: float = 0.0,
-        quotas: Sequence[diskwatch.Quota] = (),
-    ) -> None:
-        self.pid = 0
-        self._quotas = quotas
-        self._share, self._worker, self._stopped = share, -1, False
-        self.sock, self.output = sock, output
-        self._status, self._folder = status, folder
-        self._pidfds: list[int] = []
-        self._code: int | None = None
-        self._gone = False
-        self.group: Group | None = None
-        for one in (sock, status):
-            one.setblocking(False)
-        os.set_blocking(output, False)
-
-    async def begun(self, slug: str) -> None:
-        """Wait until it is confined.
-
-        Raises:
-            SandboxUnavailable: a step could not be taken.
-        """
-        ready = False
-        while not (ready and self.pid):  # worker and keeper speak in any order
-            await anyio.wait_readable(self._status)
-            said = self._hear()
-            if said is None:
-                raise unavailable(slug, "a worker", "", "it ended while it was confined", "look into the engine's log")
-            if "failed" in said:
-                step, number, text = said["failed"]
-                raise unavailable(slug, step, str(number or ""), text, "see the message")
-            ready = ready or "ready" in said
-
-    def _hear(self) -> dict[str, Any] | None:
-        """The next message of zygote, keeper or worker; None at the end."""
-        try:
-            data, fds, _, _ = socket.recv_fds(self._status, _MESSAGE, 2)
-        except BlockingIOError:
-            return {}
-        except OSError:
-            return None
-        self._pidfds += fds
-        if not data:
-            return None
-        said: dict[str, Any] = json.loads(data)
-        if "worker" in said and fds:
-            self.pid, self._worker = _pid_of(fds[0]), fds[0]
-        self._code = said.get("exited", self._code)
-        return said
-
-    async def hold(self) -> Broken | None:
-        """Hold it to its share of a CPU, and look how full its folders are."""
-        async with anyio.create_task_group() as tasks:
-            if self._share and self.group is None:
-                tasks.start_soon(throttle, self, self._share)
-            text = await diskwatch.watch(self._quotas, self.cpu_seconds) if self._quotas else ""
-        return Broken("disk", text) if text else None
-
-    async def stop(self) -> None:
-        """Nothing but a kill: its plugin's `cleanup` has had its say."""
-
-    def cpu_seconds(self) -> float | None:
-        """CPU time of all its threads so far; None when it is gone."""
-        try:
-            return time.clock_gettime((~self.pid) << 3 | 2)  # what clock_getcpuclockid(3) returns
-        except OSError:
-            return None
-
-    def pause(self, stopped: bool) -> None:
-        """Stop it, or let it go on."""
-        if stopped != self._stopped:
-            self._stopped = stopped
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._worker, signal.SIGSTOP if stopped else signal.SIGCONT)
-
-    def kill(self) -> None:
-        """SIGKILL to the keeper, which takes its whole namespace along, and to the worker."""
-        for pidfd in self._pidfds:
-            with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if self.group is not None:
-            self.group.kill()
-
-    async def wait(self) -> int:
-        """Wait for the end of both. Returns the worker's exit code, or the negative number of the signal."""
-        while not self._gone:
-            await anyio.wait_readable(self._status)
-            while (said := self._hear()) is not None:
-                if not said:
-                    break
-            self._gone = said is None
-        for pidfd in self._pidfds:
-            await anyio.wait_readable(pidfd)
-        with anyio.move_on_after(_REAPED):
-            # The zygote reaps them in a moment, and nothing tells when.
-            while any(_pid_of(pidfd) > 0 for pidfd in self._pidfds):  # noqa: ASYNC110
-                await anyio.sleep(0.001)
-        return -signal.SIGKILL if self._code is None else self._code
-
-    async def close(self) -> None:
-        """Close what is open, and remove the private folder where there is one."""
-        self.sock.close()
-        self._status.close()
-        os.close(self.output)
-        for pidfd in self._pidfds:
-            os.close(pidfd)
-        self._pidfds.clear()
-        if self.group is not None:
-            await to_thread.run_sync(self.group.remove)
-        if self._folder:
-            await to_thread.run_sync(diskwatch.remove, self._folder)
-
-
-def _pid_of(pidfd: int) -> int:
-    """The process's id in our own pid namespace; -1 once it is reaped."""
-    with open(f"/proc/self/fdinfo/{pidfd}", encoding="ascii") as file:
-        for line in file:
-            if line.startswith("Pid:"):
-                return int(line.split()[1])
-    return -1

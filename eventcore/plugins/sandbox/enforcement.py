@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from eventcore.plugins.sandbox.confined import Machine
+from eventcore.plugins.sandbox.machine import Machine
 from eventcore.plugins.sandbox.spec import Allowance, ContainerWish
 
 #: What no means of the process tier stops. Shown by `eventcore sandbox check` and in the docs.

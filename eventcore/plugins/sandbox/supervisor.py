@@ -15,10 +15,11 @@ from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.context import DEFAULT_TENANT
 from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed
 from eventcore.kernel.ports import Clock, HostApi
-from eventcore.plugins.sandbox.confined import Machine, Sandbox
+from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.cpu_budget import within
 from eventcore.plugins.sandbox.inline import InlineWorker
 from eventcore.plugins.sandbox.launch import Launcher, spawn
+from eventcore.plugins.sandbox.machine import Machine
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.tiers import Tiers

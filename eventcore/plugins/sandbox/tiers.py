@@ -7,10 +7,11 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 
 from eventcore.kernel.errors import SandboxUnavailable
-from eventcore.plugins.sandbox.confined import Machine, Sandbox
+from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.container.errors import EngineMissing
 from eventcore.plugins.sandbox.container.launcher import Containers
 from eventcore.plugins.sandbox.launch import Process
+from eventcore.plugins.sandbox.machine import Machine
 from eventcore.plugins.sandbox.spec import EVEN_SHARES, ContainerWish, WorkerSpec
 
 _log = logging.getLogger(__name__)

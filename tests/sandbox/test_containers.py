@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,10 +17,12 @@ import pytest
 from eventcore.kernel.errors import Interrupted, PluginFailed, PluginTimeout
 from eventcore.operations.table import perform
 from tests.sandbox.podman import IMAGE, client, podman
+from tests.sandbox.sdk_alone import ALONE, TYPED, copied_sdk
 from tests.unit.outside import opened
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import os, socket, sys, time
 from eventcore.sdk import ctx
@@ -198,6 +201,38 @@ async def test_an_image_is_built_once_for_each_content(tmp_path: Path, engine: s
         assert len(http.get("/v1.41/images/json").json()) == before + 1
 
 
+@pytest.mark.req("K4")
+def test_a_plugin_needs_the_sdk_alone_typed_and_without_eventcore(tmp_path: Path, engine: str) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(ROOT / ".mypy_cache")]
+    checked = subprocess.run(
+        [*command, "typed.py"], capture_output=True, text=True, timeout=180, cwd=tmp_path, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    body = {
+        "Image": IMAGE,
+        "Cmd": ["/usr/bin/python3", "-I", "-S", "-c", f"import sys; sys.path.insert(0, '/sdk'); {ALONE}"],
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Ulimits": [{"Name": name, "Soft": 256, "Hard": 256} for name in ("nofile", "nproc")],
+            "Binds": [f"{copied_sdk(tmp_path)}:/sdk:ro"],
+        },
+    }
+    with client(engine) as http:
+        made = http.post("/v1.41/containers/create", json=body).raise_for_status().json()["Id"]
+        try:
+            started = http.post(f"/v1.41/containers/{made}/start")
+            assert not started.is_error, started.text
+            assert http.post(f"/v1.41/containers/{made}/wait").json()["StatusCode"] == 0
+            said = http.get(f"/v1.41/containers/{made}/logs", params={"stdout": "true"}).content
+        finally:
+            http.delete(f"/v1.41/containers/{made}", params={"force": "true"})
+    reason, file, others = json.loads(said[said.index(b"[") :])
+    assert (reason, others) == ("no", [])
+    assert file.startswith("/sdk/eventcore/sdk/")
+
+
 def test_a_host_that_is_killed_leaves_no_container(tmp_path: Path, engine: str) -> None:
     script = """
 import anyio, os, sys
@@ -213,10 +248,9 @@ async def main():
 
 anyio.run(main)
 """
-    root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", script, str(tmp_path), engine]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+        command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as host:
         assert host.stdout is not None
         assert host.stdout.readline() == b"up\n"

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.context import DEFAULT_TENANT
-from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed
+from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed, SandboxUnavailable
 from eventcore.kernel.ports import Clock, HostApi
 from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.cpu_budget import within
@@ -277,7 +277,7 @@ class Supervisor:
             tasks.start_soon(self._watch, slot, worker)
         except EventCoreError as error:
             starting.error = error
-            self._failed(slot)
+            self._failed(slot, told=isinstance(error, SandboxUnavailable))
         finally:
             slot.starting = None
             starting.done.set()
@@ -299,11 +299,12 @@ class Supervisor:
         if worker.violated and slot.strikes == _STRIKES and self.quarantined is not None and self._tasks is not None:
             self._tasks.start_soon(self.quarantined, slot.spec, _quarantine(slot))
 
-    def _failed(self, slot: _Slot) -> None:
+    def _failed(self, slot: _Slot, *, told: bool = False) -> None:
         slot.failures += 1
         delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (slot.failures - 1))
         slot.not_before = self._clock.monotonic() + delay
-        _log.warning("the worker of %s failed, %d in a row", slot.spec.slug, slot.failures)
+        if not told:  # the machine's lack is no fault of the plugin; the caller is told of it
+            _log.warning("the worker of %s failed, %d in a row", slot.spec.slug, slot.failures)
 
     async def _retire(self, slot: _Slot, grace: float) -> None:
         slot.retired = True

@@ -58,9 +58,7 @@ def build_view(
     os.mkdir(root + SCRATCH)
     for path in special:
         _place(path, root + path)
-    usual = root + "/tmp"  # noqa: S108 - for code that writes there without asking
-    if not os.path.lexists(usual):
-        os.symlink(SCRATCH, usual)
+    _link_usual(root)
     calls.mount_setattr(root, calls.MOUNT_ATTR_RDONLY | calls.MOUNT_ATTR_NOSUID)
     user, group = (os.geteuid(), os.getegid()) if uid is None else (uid, uid)
     # An inode takes a kibibyte of the kernel's memory besides.
@@ -76,6 +74,15 @@ def build_view(
     calls.pivot_root(".", ".")
     calls.umount(".", calls.MNT_DETACH)
     os.chdir("/")
+
+
+def _link_usual(root: str) -> None:
+    """Names by which code knows what is in the view under another one."""
+    names = {"/tmp": SCRATCH}  # noqa: S108 - for code that writes there without asking
+    names |= {name: os.readlink(name) for name in ("/bin", "/sbin") if os.path.islink(name)}
+    for name, target in names.items():
+        if not os.path.lexists(root + name) and os.path.isdir(root + os.path.join("/", target)):
+            os.symlink(target, root + name)
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:

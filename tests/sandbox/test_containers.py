@@ -17,6 +17,7 @@ import pytest
 from eventcore.kernel.errors import Interrupted, PluginFailed, PluginTimeout
 from eventcore.operations.table import perform
 from tests.sandbox.podman import IMAGE, client, podman
+from tests.sandbox.registry import registry
 from tests.sandbox.sdk_alone import ALONE, TYPED, copied_sdk
 from tests.unit.outside import opened
 
@@ -185,20 +186,49 @@ async def _send(item: Any) -> None: ...
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_an_image_is_built_once_for_each_content(tmp_path: Path, engine: str, anyio_backend: str) -> None:
+@pytest.mark.req("C20")
+async def test_an_image_is_built_once_for_each_content_or_pulled(
+    tmp_path: Path, engine: str, anyio_backend: str
+) -> None:
     place = tmp_path / "plugins" / "asker"
     place.mkdir(parents=True)
     (place / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY handler.py /built.py\n")
+    before = _images(engine)
+
+    async def info(code: str, **more: Any) -> dict[str, Any]:
+        manifest = {"permissions": [], **more}
+        async with opened(tmp_path, {}, code=code, manifest=manifest, **settings(engine)) as core:
+            # Opening the home has enabled the plugin, and so built or pulled its image: no call is needed for that.
+            built = _images(engine)
+            there: bool = await core.plugins.run("asker", {"do": "os.path.exists('/built.py')"})
+            found: dict[str, Any] = (await perform(core.engine, "plugins.info", {"name": "asker"}, _send))["containers"]
+            return {**found, "there": there, "images": built - before}
+
+    first, again = await info(CODE), await info(CODE)
+    assert first["image"].startswith("eventcore-plugin-asker:")
+    assert (first["built"], first["there"], len(first["images"])) == (True, True, 1)
+    assert again["images"] == first["images"]
+    other = await info(CODE + "# changed\n")
+    assert other["image"] != first["image"]
+    assert len(other["images"]) == 2
+
+    (place / "Dockerfile").unlink()
     with client(engine) as http:
-        before = len(http.get("/v1.41/images/json").json())
-    for _ in range(2):
-        async with opened(tmp_path, {}, code=CODE, manifest={"permissions": []}, **settings(engine)) as core:
-            assert await core.plugins.run("asker", {"do": "os.path.exists('/built.py')"}) is True
-            info = await perform(core.engine, "plugins.info", {"name": "asker"}, _send)
-            assert info["containers"]["built"] is True
-            assert info["containers"]["image"].startswith("eventcore-plugin-asker:")
+        saved = http.get(f"/v1.41/images/{IMAGE}/get").raise_for_status().content
+    with registry(saved) as (address, asked):
+        name = f"{address}/test/python:1.0"
+        pulled = await info(CODE, docker_image=name)
+        assert (pulled["image"], pulled["built"], pulled["there"]) == (name, False, False)
+        assert any("/manifests/1.0" in path for path in asked)
+        asked.clear()
+        assert (await info(CODE, docker_image=name))["image"] == name
+        assert asked == []  # it is there
+
+
+def _images(engine: str) -> set[str]:
+    """Names and tags of the images that there are."""
     with client(engine) as http:
-        assert len(http.get("/v1.41/images/json").json()) == before + 1
+        return {tag for row in http.get("/v1.41/images/json").json() for tag in row["RepoTags"] or ()}
 
 
 @pytest.mark.req("K4")

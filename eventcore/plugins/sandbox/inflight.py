@@ -13,7 +13,7 @@ from eventcore.kernel.ports import HostApi
 class InFlight:
     """A call in the worker."""
 
-    __slots__ = ("done", "failure", "host", "id", "label", "limit", "open", "reply", "timeout", "turn")
+    __slots__ = ("done", "failure", "host", "id", "label", "limit", "open", "reply", "timeout", "turn", "unsent")
 
     def __init__(self, number: int, label: str, host: HostApi | None, turn: bool, timeout: float) -> None:
         self.id = number
@@ -24,6 +24,8 @@ class InFlight:
         self.turn = turn
         self.done = anyio.Event()
         self.open = 0
+        #: Its frame found nobody there any more, so its code cannot have begun.
+        self.unsent = False
         self.reply: dict[str, Any] | None = None
         self.failure: PluginFailed | None = None
 

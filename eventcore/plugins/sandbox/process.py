@@ -196,9 +196,12 @@ class ProcessWorker:
 
     def _check_usable(self) -> None:
         if self._cause is not None or self._ended.is_set():
-            raise Interrupted(f"the worker of {self.spec.slug} has ended", kind="Interrupted", started=False)
+            raise self._not_begun("has ended")
         if self._closing:
-            raise Interrupted(f"the worker of {self.spec.slug} is closing", kind="Interrupted", started=False)
+            raise self._not_begun("is closing")
+
+    def _not_begun(self, why: str) -> Interrupted:
+        return Interrupted(f"the worker of {self.spec.slug} {why}", kind="Interrupted", started=False)
 
     async def _wait_for_turn(self, turn: bool) -> None:
         """Wait for the plain function before this one, and for room in the backlog. Both end when the worker does."""
@@ -220,7 +223,7 @@ class ProcessWorker:
     async def _exchange(self, body: bytes, call: InFlight) -> dict[str, Any]:
         self._calls[call.id] = call
         call.renew()
-        self._channel.send(body)
+        call.unsent = not self._channel.send(body)
         try:
             with call.limit:
                 await call.done.wait()
@@ -318,9 +321,12 @@ class ProcessWorker:
         host = call.host
         if host is not None and frame["method"] == "in_progress":
             host = partial(call.renewing, host)
-        body = await self._requests.answer(turn, host, frame, size)
-        call.open -= 1
+        body = await self._requests.answer(turn, host, frame)
         self._channel.send(body)
+        if self._channel.full:
+            await self._channel.room()  # who does not read its answers gets no more of them
+        self._requests.done(size)
+        call.open -= 1
         if call.reply is not None and not call.open:
             self._settle(call)
 
@@ -393,7 +399,7 @@ class ProcessWorker:
             trace = clean(self._raw.decode("utf-8", "backslashreplace"), _RAW_KEPT) or None
             self._cause = partial(Interrupted, text, kind="Interrupted", trace=trace)
         for call in list(self._calls.values()):
-            call.failure = call.failure or self._cause()
+            call.failure = call.failure or (self._not_begun("has ended") if call.unsent else self._cause())
             self._settle(call)
         self._channel.end()
         await self._process.close()

@@ -12,7 +12,7 @@ from eventcore.kernel.documents import Path
 from eventcore.kernel.errors import ExpressionError, InvalidDefinition, InvalidInput, Problem
 from eventcore.kernel.json import digest, encode, text_digest
 from eventcore.kernel.names import ALIASES, did_you_mean
-from eventcore.kernel.schemas import Schema
+from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of
 from eventcore.workflows.expressions import Expressions, Template
 from eventcore.workflows.state import UNDO
@@ -118,12 +118,22 @@ class Plan:
         """Whether its runs may have to queue."""
         return self.workflow.concurrency is not None or self.workflow.rate is not None
 
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Inputs that the schema has a `default` for, by name."""
+        return defaults(self.workflow.inputs)
+
+    def filled(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs, with the defaults of those that were not given."""
+        return {**self.defaults, **inputs} if self.defaults else inputs
+
     def check_inputs(self, inputs: Mapping[str, Any]) -> bytes:
-        """The inputs as JSON, checked against the definition's schema.
+        """The inputs with their defaults as JSON, checked against the definition's schema.
 
         Raises:
             InvalidPayload: they do not fit; the message names each field.
         """
+        inputs = self.filled(inputs)
         raw = encode(inputs, what=f"the inputs of {self.slug}")
         if self.schema is not None:
             self.schema.check(inputs, f"inputs of {self.slug}")

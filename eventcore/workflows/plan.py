@@ -19,6 +19,8 @@ from eventcore.workflows.state import UNDO
 
 Value = Callable[[Mapping[str, Any]], Any]
 
+#: A priority is at most this, and at least as much below zero.
+MOST_URGENT = 1000
 #: What a signal to a run is recorded as.
 SIGNALLED = "workflow_signalled"
 
@@ -88,6 +90,7 @@ class Plan:
     outputs: Value
     schema: Schema | None
     limit_key: Value | None = None
+    priority: Value | None = None
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -112,6 +115,16 @@ class Plan:
     def children(self) -> frozenset[str]:
         """The workflows that its steps start."""
         return frozenset(step.target for step in self.by_path.values() if step.kind == "workflow")
+
+    def priority_of(self, inputs: Mapping[str, Any]) -> int:
+        """How soon a queued run with these inputs has its turn; 0 where its expression makes no number."""
+        if self.priority is None:
+            return int(self.workflow.priority)
+        try:
+            found = self.priority({"inputs": inputs})
+        except ExpressionError:
+            return 0
+        return max(-MOST_URGENT, min(int(found), MOST_URGENT)) if isinstance(found, int | float) else 0
 
     @property
     def limited(self) -> bool:
@@ -189,10 +202,17 @@ class _Compiler:
         outputs = self._value(workflow.outputs, _STEP_NAMES, ("outputs",))
         key = workflow.concurrency.key if workflow.concurrency else None
         limit_key = None if key is None else self._value(key, frozenset({"inputs"}), ("concurrency", "key"))
+        priority = self._priority(workflow.priority)
         schema = self._schema()
         if self._problems:
             raise InvalidDefinition(self._problems)
-        return Plan(workflow.slug, digest(body), encode(body), workflow, steps, triggers, outputs, schema, limit_key)
+        about = (workflow.slug, digest(body), encode(body), workflow)
+        return Plan(*about, steps, triggers, outputs, schema, limit_key, priority)
+
+    def _priority(self, source: int | str) -> Value | None:
+        if isinstance(source, str) and "{{" not in source:
+            self._problems.append(self._source.problem(("priority",), "is a number, or an expression of inputs"))
+        return self._value(source, frozenset({"inputs"}), ("priority",)) if isinstance(source, str) else None
 
     def _block(self, steps: tuple[Step, ...], at: Path, names: frozenset[str]) -> tuple[StepPlan, ...]:
         """The steps of a definition or a group; their expressions see the steps around the group too."""

@@ -5,6 +5,7 @@ jsonschema-rs checks them (a trivial check takes 0.3 us): schemas stand on the p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -12,6 +13,12 @@ import jsonschema_rs
 from eventcore.kernel.errors import InvalidInput, InvalidPayload
 
 _SHOWN = 10
+
+
+def defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The `default` of each of an object's properties that has one. Schemas only describe; who fills in calls this."""
+    properties = (schema or {}).get("properties", {})
+    return {name: one["default"] for name, one in properties.items() if isinstance(one, dict) and "default" in one}
 
 
 class Schema:

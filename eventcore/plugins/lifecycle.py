@@ -119,6 +119,7 @@ class Lifecycle:
             if (row or record.slug in wanted) and not rests and record.manifest is not None:
                 await self._restore_one(record, row, quiet)
         self._registry.note_missing(states)
+        self._changed()
 
     async def _restore_one(self, record: PluginRecord, row: PluginState | None, quiet: bool) -> None:
         context = CallContext(tenant=self._tenant, actor="system")

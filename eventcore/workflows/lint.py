@@ -14,7 +14,7 @@ from typing import Any
 from eventcore.kernel.documents import Path
 from eventcore.kernel.errors import Problem
 from eventcore.kernel.names import did_you_mean
-from eventcore.kernel.schemas import Schema
+from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.definition import Source, Step, Trigger, Workflow, needs_of, read_workflow
 from eventcore.workflows.expressions import Expressions, Template
 from eventcore.workflows.kinds import Kinds, misfed
@@ -101,7 +101,7 @@ class _Check:
             return
         properties = schema.get("properties", {})
         for name in schema.get("required", ()):
-            if name not in given:
+            if name not in given and name not in defaults(schema):
                 self._error(at, f"{what} the input {name!r}, which is required and not given here")
         for name, value in given.items():
             here = (*at, name)

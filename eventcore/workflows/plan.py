@@ -12,7 +12,7 @@ from eventcore.kernel.documents import Path
 from eventcore.kernel.errors import ExpressionError, InvalidDefinition, InvalidInput, Problem
 from eventcore.kernel.json import digest, encode, text_digest
 from eventcore.kernel.names import ALIASES, did_you_mean
-from eventcore.kernel.schemas import Schema
+from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of
 from eventcore.workflows.expressions import Expressions, Template
 from eventcore.workflows.state import UNDO
@@ -21,6 +21,8 @@ Value = Callable[[Mapping[str, Any]], Any]
 #: (event type, data) -> the payload. Raises InvalidInput for data that the type does not take.
 Payload = Callable[[str, Any], Any]
 
+#: A priority is at most this, and at least as much below zero.
+MOST_URGENT = 1000
 #: What a signal to a run is recorded as.
 SIGNALLED = "workflow_signalled"
 
@@ -90,6 +92,7 @@ class Plan:
     outputs: Value
     schema: Schema | None
     limit_key: Value | None = None
+    priority: Value | None = None
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -115,17 +118,37 @@ class Plan:
         """The workflows that its steps start."""
         return frozenset(step.target for step in self.by_path.values() if step.kind == "workflow")
 
+    def priority_of(self, inputs: Mapping[str, Any]) -> int:
+        """How soon a queued run with these inputs has its turn; 0 where its expression makes no number."""
+        if self.priority is None:
+            return int(self.workflow.priority)
+        try:
+            found = self.priority({"inputs": inputs})
+        except ExpressionError:
+            return 0
+        return max(-MOST_URGENT, min(int(found), MOST_URGENT)) if isinstance(found, int | float) else 0
+
     @property
     def limited(self) -> bool:
         """Whether its runs may have to queue."""
         return self.workflow.concurrency is not None or self.workflow.rate is not None
 
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Inputs that the schema has a `default` for, by name."""
+        return defaults(self.workflow.inputs)
+
+    def filled(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs, with the defaults of those that were not given."""
+        return {**self.defaults, **inputs} if self.defaults else inputs
+
     def check_inputs(self, inputs: Mapping[str, Any]) -> bytes:
-        """The inputs as JSON, checked against the definition's schema.
+        """The inputs with their defaults as JSON, checked against the definition's schema.
 
         Raises:
             InvalidPayload: they do not fit; the message names each field.
         """
+        inputs = self.filled(inputs)
         raw = encode(inputs, what=f"the inputs of {self.slug}")
         if self.schema is not None:
             self.schema.check(inputs, f"inputs of {self.slug}")
@@ -191,10 +214,17 @@ class _Compiler:
         outputs = self._value(workflow.outputs, _STEP_NAMES, ("outputs",))
         key = workflow.concurrency.key if workflow.concurrency else None
         limit_key = None if key is None else self._value(key, frozenset({"inputs"}), ("concurrency", "key"))
+        priority = self._priority(workflow.priority)
         schema = self._schema()
         if self._problems:
             raise InvalidDefinition(self._problems)
-        return Plan(workflow.slug, digest(body), encode(body), workflow, steps, triggers, outputs, schema, limit_key)
+        about = (workflow.slug, digest(body), encode(body), workflow)
+        return Plan(*about, steps, triggers, outputs, schema, limit_key, priority)
+
+    def _priority(self, source: int | str) -> Value | None:
+        if isinstance(source, str) and "{{" not in source:
+            self._problems.append(self._source.problem(("priority",), "is a number, or an expression of inputs"))
+        return self._value(source, frozenset({"inputs"}), ("priority",)) if isinstance(source, str) else None
 
     def _block(self, steps: tuple[Step, ...], at: Path, names: frozenset[str]) -> tuple[StepPlan, ...]:
         """The steps of a definition or a group; their expressions see the steps around the group too."""

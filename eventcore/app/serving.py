@@ -35,7 +35,9 @@ def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack)
 
     plans = Plans(store=base.store, bus=bus, clock=base.clock, registry=calls.registry, limit=calls.time_limit, run=run)
     table |= scheduler.table(plans)
-    plugins.plans, plugins.forgetting = plans, Forgetting(memories, plans, kept)
+    plugins.plans = plans
+    plugins.forgetting = Forgetting(memories, plans, kept, plugins.hooking)
+    plugins.packages.forget = plugins.forgetting.forget
     plugins.lifecycle.watchers.append(plans.expect)
 
 

@@ -18,6 +18,7 @@ from eventcore.plugins.memory.embeddings import Embeddings
 from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.services import api, databases, memory, scheduler
+from eventcore.plugins.widgets import Widgets, advanced_mode
 
 
 def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack) -> None:
@@ -39,6 +40,7 @@ def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack)
     plugins.forgetting = Forgetting(memories, plans, kept, plugins.hooking)
     plugins.packages.forget = plugins.forgetting.forget
     plugins.lifecycle.watchers.append(plans.expect)
+    plugins.widgets = Widgets(base.settings.plugins.trusted, advanced_mode(base.environ))
 
 
 def _memories(base: Base, bus: Bus, stack: AsyncExitStack) -> Memories:

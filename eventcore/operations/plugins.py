@@ -54,7 +54,7 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "content_hash": record.content_hash,
         "package": asdict(package) if (package := engine.plugins.packages.installed(record.slug)) else None,
         "worker": "running" if engine.plugins.lifecycle.running(record) else "none",
-        "ui": _ui(record),
+        "ui": engine.plugins.widgets.in_words(record),
         "settings": [one.as_dict() for one in engine.plugins.configuring.show(record)] if record.manifest else [],
         "calls": await use_of(engine, record.slug),
         "needed_by": needed_by(record.slug, engine.plugins.registry),
@@ -72,13 +72,6 @@ def reach(engine: Engine, record: PluginRecord) -> dict[str, str]:
         return reach_in_words(record.described(), record.granted, scope, engine.settings.http)
     except InvalidInput as error:
         return {"wrong": str(error)}
-
-
-def _ui(record: PluginRecord) -> str | None:
-    """Whether its `ui.py` may be shown; that takes the operator's trust as well, who gives it in the Control Room."""
-    if record.manifest is None or not (record.path / "ui.py").is_file():
-        return None
-    return f"{'trusted' if record.manifest.trusted_ui else 'not trusted'} by manifest, not by operator"
 
 
 async def _containers(engine: Engine, record: PluginRecord) -> dict[str, Any] | None:

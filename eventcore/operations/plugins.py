@@ -12,6 +12,7 @@ from eventcore.kernel.outside import PluginScope
 from eventcore.operations.plugin_use import use_of
 from eventcore.operations.shapes import instant, plugin_row
 from eventcore.plugins.dependencies import needed_by
+from eventcore.plugins.introspection import differences
 from eventcore.plugins.outside.reach import reach_in_words
 from eventcore.plugins.registry import PluginRecord
 
@@ -48,7 +49,7 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
     return {
         **plugin_row(record),
         "since": instant(record.since),
-        "problems": [problem.as_dict() for problem in record.problems],
+        "problems": [problem.as_dict() for problem in (*record.problems, *differences(record))],
         "granted": sorted(str(permission) for permission in record.granted),
         "registered": record.registered,
         "content_hash": record.content_hash,

@@ -40,6 +40,7 @@ def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack)
     plugins.forgetting = Forgetting(memories, plans, kept, plugins.hooking)
     plugins.packages.forget = plugins.forgetting.forget
     plugins.lifecycle.watchers.append(plans.expect)
+    bus.version_of = plugins.registry.version_of
     plugins.widgets = Widgets(base.settings.plugins.trusted, advanced_mode(base.environ))
 
 

@@ -352,6 +352,7 @@ class Lifecycle:
             if record.registered is None:
                 record.registered = await self._load(record)
             self._connections.connect(record)
+            await self._connections.drop_removed(record)
             for companion in self._companions:
                 companion.arrive(record)
             if manifest.class_name and start:

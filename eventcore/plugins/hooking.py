@@ -95,7 +95,8 @@ class Hooking:
 
     async def forget(self, plugin: str, context: CallContext) -> int:
         """Remove every hook of a plugin, which may be gone; return how many there were."""
-        gone = {(row.event, row.function) for row in await self._store.plugin_hooks(self._tenant) if row.plugin == plugin}
+        rows = await self._store.plugin_hooks(self._tenant)
+        gone = {(row.event, row.function) for row in rows if row.plugin == plugin}
         if gone:
             done = [(self._tenant, plugin, event, function) for event, function in gone]
             await self._commit(Batch(plugin_hooks_done=done), plugin, "plugin_unhooked", gone, context)

@@ -124,7 +124,7 @@ def test_help_lists_commands_and_memory_finds(meta: HomeKit) -> None:
 # -- the recipes of the documents that plugins came from ---------------------------------------------------------------
 
 #: The unit tests that seed 000 prints: names, parameters and assertions are its own, the module path is ours.
-UNIT_000 = '''
+UNIT_000 = """
 import pytest
 from unittest.mock import AsyncMock, patch
 from task_scheduler.handler import run
@@ -156,10 +156,10 @@ async def test_plugin_with_mocked_dependencies():
         result = await run(params)
         assert result["success"] is True
         mock_store.assert_called_once()
-'''
+"""
 
 #: Those that seed 003 prints; the endpoint is a stub's.
-UNIT_003 = '''
+UNIT_003 = """
 import pytest
 from my_plugin.main import MyPlugin
 
@@ -187,10 +187,10 @@ async def test_execute(plugin):
 @pytest.mark.asyncio
 async def test_cleanup(plugin):
     await plugin.cleanup()
-'''
+"""
 
 #: Their integration tests: `routing` is seed 000's, `life` is seed 003's.
-INTEGRATION = '''
+INTEGRATION = """
 import pytest
 from ai_karen_engine.plugins.router import PluginRouter
 from ai_karen_engine.plugins.manager import PluginManager
@@ -220,7 +220,7 @@ async def life():
     assert result["success"] is True
     await service.disable_plugin(plugin_id)
     await service.uninstall_plugin(plugin_id)
-'''
+"""
 
 
 def copied(home: HomeFolder, where: str, test: str, text: str) -> None:

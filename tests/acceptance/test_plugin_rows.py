@@ -120,7 +120,7 @@ async def test_the_service_takes_a_plugin_through_its_life(
     assert (await service.get_plugin_info(plugin_id))["status"] == "disabled"
     await service.uninstall_plugin(plugin_id)
     assert plugin_id not in [row["id"] for row in await service.list_plugins()]
-    with pytest.raises(InvalidInput, match="nothing is fetched from https://plugins.example.com"):
+    with pytest.raises(InvalidInput, match="nothing is fetched from https://plugins"):
         await service.install_plugin(plugin_url="https://plugins.example.com/box.tar.gz")
     with pytest.raises(InvalidInput, match="one of the two"):
         await service.install_plugin()
@@ -129,7 +129,7 @@ async def test_the_service_takes_a_plugin_through_its_life(
 @pytest.mark.anyio
 async def test_an_update_keeps_settings_and_comes_back_from_a_bad_one(eventcore_home: HomeKit, tmp_path: Path) -> None:
     schema = {"limit": {"type": "integer", "default": 1}}
-    code = "from eventcore.sdk import ctx\nVERSION = '{}'\ndef run(params):\n    return [VERSION, ctx.config['limit']]\n"
+    code = "from eventcore.sdk import ctx\ndef run(params):\n    return ['{}', ctx.config['limit']]\n"
     places = {}
     for version in ("1.9.0", "1.10.0", "2.0.0", "3.0.0"):
         place = places[version] = source(tmp_path / version, version=version, config_schema=schema)
@@ -142,14 +142,14 @@ async def test_an_update_keeps_settings_and_comes_back_from_a_bad_one(eventcore_
     await service.update_plugin(plugin_id=plugin_id, plugin_path=places["1.10.0"])
     assert eventcore_home.call("box") == ["1.10.0", 7]
     (places["2.0.0"] / "handler.py").write_text("def run(params:\n")
-    with pytest.raises(EventCoreError, match="handler.py"):
+    with pytest.raises(EventCoreError, match=r"handler\.py"):
         await service.update_plugin(plugin_id, places["2.0.0"])
     assert eventcore_home.call("box") == ["1.10.0", 7]
     info = await service.get_plugin_info(plugin_id)
     assert (info["status"], info["version"]) == ("enabled", "1.10.0")
     assert info["package"]["source"] == str(places["1.10.0"]), "it is listed with where it came from"
     shutil.rmtree(places["1.10.0"])  # then the copy that was made is what it comes back from
-    with pytest.raises(EventCoreError, match="handler.py"):
+    with pytest.raises(EventCoreError, match=r"handler\.py"):
         await service.update_plugin(plugin_id, places["2.0.0"])
     assert eventcore_home.call("box") == ["1.10.0", 7]
     with pytest.raises(InvalidInput, match="it holds other, not box"):

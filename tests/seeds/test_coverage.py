@@ -1,4 +1,4 @@
-"""The table in README.md says which test runs which example: each test it names is there, and each test here is named."""
+"""The table in README.md says which test runs which example: what it names is there, and what is here it names."""
 
 from __future__ import annotations
 

@@ -86,7 +86,8 @@ async def ends(core: EventCore, begin: Callable[[], Awaitable[Any]]) -> Any:
         async for event in events:
             if event.type == "permission_denied":
                 raise AccessDenied
-            if event.type in ("plugin_called", "step_completed") and event.data.get("plugin") in ("vault", "open_vault"):
+            ran = event.data.get("plugin") if event.type in ("plugin_called", "step_completed") else None
+            if ran in ("vault", "open_vault"):
                 return event
     raise AssertionError
 

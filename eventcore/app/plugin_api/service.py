@@ -89,9 +89,7 @@ class PluginService:
         except EventCoreError:
             await self._bring(old["slug"], kept, grants, in_use)
 
-    async def _bring(
-        self, slug: str, target: str, grants: list[str], in_use: bool, digest: str | None = None
-    ) -> None:
+    async def _bring(self, slug: str, target: str, grants: list[str], in_use: bool, digest: str | None = None) -> None:
         wanted = {"target": target, "grants": grants, "sha256": digest}
         await self.router.link.acall("plugins.install", wanted)
         if in_use:

@@ -297,8 +297,10 @@ class Packages:
                     f"{', '.join(others)} {'needs' if len(others) == 1 else 'need'} {record.slug}",
                     hint="eventcore plugins uninstall with --yes removes it all the same",
                 )
+            forgotten: dict[str, int] = {}
             with anyio.CancelScope(shield=True):
-                return await self._remove(transit, record, package, context, purge)
+                forgotten = await self._remove(transit, record, package, context, purge)
+            return forgotten
 
     async def _remove(
         self, transit: Transit, record: PluginRecord, package: Package, context: CallContext, purge: bool

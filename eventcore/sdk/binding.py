@@ -92,6 +92,11 @@ def bind(binding: Binding) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bind_for_good(binding: Binding) -> None:
+    """As `bind`, until the current `contextvars.Context` is dropped. For a host that runs each call in one of its own."""
+    _bound.set(binding)
+
+
 def bound() -> Binding | None:
     """The binding of the current call, or None outside one."""
     return _bound.get()

@@ -93,7 +93,7 @@ def bind(binding: Binding) -> Iterator[None]:
 
 
 def bind_for_good(binding: Binding) -> None:
-    """As `bind`, until the current `contextvars.Context` is dropped. For a host that runs each call in one of its own."""
+    """As `bind`, for all the rest of the current `contextvars.Context`. For hosts that give each call one."""
     _bound.set(binding)
 
 

@@ -61,6 +61,7 @@ class ProcessWorker:
         self._sync: frozenset[str] = frozenset()
         self._raw = b""
         self._raw_total = 0
+        #: Why it ended, or is being ended; set before anything else then.
         self._cause: Callable[[], PluginFailed] | None = None
         self._idle: anyio.Event | None = None
         self._closing = False
@@ -87,7 +88,7 @@ class ProcessWorker:
     @property
     def alive(self) -> bool:
         """Whether it can still be called."""
-        return self._cause is None and not self._closing and not self._ended.is_set()
+        return self._cause is None and not self._closing
 
     @property
     def pid(self) -> int:
@@ -201,7 +202,7 @@ class ProcessWorker:
         return {"command": "on_command", "health": "health_check"}.get(kind, kind)
 
     def _check_usable(self) -> None:
-        if self._cause is not None or self._ended.is_set():
+        if self._cause is not None:
             raise Interrupted(f"the worker of {self.spec.slug} has ended", kind="Interrupted", started=False)
         if self._closing:
             raise Interrupted(f"the worker of {self.spec.slug} is closing", kind="Interrupted", started=False)

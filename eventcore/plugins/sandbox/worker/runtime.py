@@ -30,8 +30,11 @@ _PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 class Call:
     """One call from the host: what `ctx` speaks for, and where its output goes."""
 
-    __slots__ = ("_channel", "_config", "_context", "_stderr", "_stdout", "blocking", "id", "kind", "over", "params")
-    __slots__ += ("waiting",)
+    # fmt: off
+    __slots__ = (
+        "_channel", "_config", "_context", "_stderr", "_stdout", "blocking", "id", "kind", "over", "params", "waiting",
+    )
+    # fmt: on
 
     def __init__(self, channel: HostChannel, frame: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         self.id: int = frame["id"]
@@ -195,10 +198,12 @@ class Runtime:
         value = verdict_of(result) if call.kind in ("hook", "event") else result
         call.over = True
         try:
+            out, err = call.printed()
             body = b'{"id":%d,"ok":true,"result":%s,"stdout":%s,"stderr":%s}' % (
                 call.id,
                 encode(value),
-                *(encode(text) if text else b'""' for text in call.printed()),
+                encode(out) if out else b'""',
+                encode(err) if err else b'""',
             )
         except NotJSON as error:
             self._fail(call, LoadError("ResultNotJSON", f"the result is not JSON: {error}"))

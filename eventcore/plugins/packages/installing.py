@@ -302,7 +302,7 @@ class Packages:
             forgotten: dict[str, int] = {}
             with anyio.CancelScope(shield=True):
                 forgotten = await self._remove(transit, record, package, context, purge)
-            return forgotten
+            return forgotten  # noqa: RET504 - mypy holds that the scope might swallow an error
 
     async def _remove(
         self, transit: Transit, record: PluginRecord, package: Package, context: CallContext, purge: bool

@@ -43,9 +43,9 @@ from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import logs, standard
+from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
-from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.workflows.external.answers import Answers
 from eventcore.workflows.face import Workflows
 from eventcore.workflows.gate import Gate
@@ -285,16 +285,6 @@ def make_plugins(
     )
     lifecycle.connections.hooked, hooking.reconnect = hooking.of, lifecycle.connections.resubscribe
     health = Health(calls, supervisor)
-    wellbeing = Wellbeing(
-        registry=calls.registry,
-        lifecycle=lifecycle,
-        health=health,
-        bus=bus,
-        clock=base.clock,
-        metrics=base.metered,
-        interval=base.settings.plugins.health_interval,
-        tenant=base.tenant,
-    )
     return Plugins(
         registry=calls.registry,
         calls=calls,
@@ -306,9 +296,22 @@ def make_plugins(
         debugging=Debugging(calls, supervisor),
         hooking=hooking,
         health=health,
-        wellbeing=wellbeing,
+        wellbeing=_wellbeing(base, bus, lifecycle, health),
         logbook=base.logbook,
         on_demand=base.home is None,
+    )
+
+
+def _wellbeing(base: Base, bus: Bus, lifecycle: Lifecycle, health: Health) -> Wellbeing:
+    return Wellbeing(
+        registry=base.registry,
+        lifecycle=lifecycle,
+        health=health,
+        bus=bus,
+        clock=base.clock,
+        metrics=base.metered,
+        interval=base.settings.plugins.health_interval,
+        tenant=base.tenant,
     )
 
 

@@ -188,8 +188,7 @@ def make_workflows(
 ) -> tuple[Workflows, Runner, Gate]:
     chosen, listeners = base.settings.workflows, Listeners()
     tokens = make_tokens(chosen, base.home, base.clock)
-    engines = make_engines(chosen, base.secrets, base.clock, base.options.randomness, tokens)
-    definitions.elsewhere = engines
+    definitions.elsewhere = engines = make_engines(chosen, base.secrets, base.clock, base.options.randomness, tokens)
     others = OtherWork(definitions, launcher, hooks, base.secrets, engines)
     bus.contributors.append(listeners)
     hooks.registry.others = WorkflowCommands(definitions)

@@ -39,6 +39,7 @@ from eventcore.plugins.logbook import Logbook
 from eventcore.plugins.metering import Metered
 from eventcore.plugins.packages.installing import Packages
 from eventcore.plugins.packages.transit import Transit
+from eventcore.plugins.quarantine import Quarantine
 from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -269,6 +270,16 @@ def make_plugins(
         changed=runner.intents_changed,
         companions=[CarriedWorkflows(definitions, base.settings.workflows.disabled)],
     )
+    quarantine = Quarantine(
+        calls.registry,
+        bus,
+        base.clock,
+        base.tenant,
+        stopped=lifecycle.stopped,
+        noted=lifecycle.noted,
+        watchers=lifecycle.watchers,
+    )
+    supervisor.quarantined = quarantine.enter
     hooking = Hooking(
         registry=calls.registry, store=base.store, bus=bus, clock=base.clock, ids=base.ids, tenant=base.tenant
     )

@@ -76,6 +76,8 @@ class Bus(Emitting):
         self._intake = Intake(store, clock, ids, faults, self.types, key_window)
         self._faults, self.contributors = faults, self._intake.contributors
         self.responder: Responder | None = None
+        #: The version of a plugin, for what is recorded of its failures; set by whoever knows plugins.
+        self.version_of: Callable[[str], str | None] = lambda plugin: None
         self._admission = Admission(self._dispatch)
         self.durables = DurableRoom(
             store=store,
@@ -233,6 +235,8 @@ class Bus(Emitting):
         event_id: str | None = None,
     ) -> Event:
         """An event under `context`, not yet committed. Checks the payload, not the right to emit the type."""
+        if type == "plugin_error" and isinstance(data, dict):
+            data = {"version": self.version_of(str(data.get("plugin"))), **data}
         return self._intake.build(type, data, context, source, subject, key, idempotency_key, event_id)
 
     # -- durable subscriptions ---------------------------------------------------------------------------------------

@@ -48,4 +48,8 @@ class Schema:
     def check(self, value: Any, what: str) -> None:
         """Raise InvalidPayload, naming each field, unless `value` fits."""
         if wrong := self.wrong(value):
-            raise InvalidPayload(f"{what}: {'; '.join(wrong[:_SHOWN])}")
+            raise self.refusal(wrong, what)
+
+    def refusal(self, wrong: list[str], what: str) -> InvalidPayload:
+        """The error for what `wrong` found."""
+        return InvalidPayload(f"{what}: {'; '.join(wrong[:_SHOWN])}")

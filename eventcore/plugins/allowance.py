@@ -117,6 +117,7 @@ def allowance(
         threads=settings.threads,
         isolation=settings.isolation,
         full=settings.require == "full",
+        env=manifest.sandbox.env_whitelist,
         container=_container(record, settings, scope),
     )
 

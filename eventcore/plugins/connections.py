@@ -21,6 +21,7 @@ from eventcore.kernel.names import canonical_pattern
 from eventcore.plugins import roles
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.introspection import differences
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord, PluginRegistry
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -136,6 +137,8 @@ class Connections:
         for item in (record.registered or {}).get("events", ()):
             if meant := likely_slip(item["function"]):
                 log.warning("%s: did you mean %s with %s?", record.slug, meant, item["function"])
+        for problem in differences(record):
+            log.warning("%s: %s", record.slug, problem.message)
 
     def _check_listed(self, record: PluginRecord, listed: Sequence[str], found: Mapping[str, Any]) -> None:
         present = {item["hook"] for item in found.values()}

@@ -26,6 +26,7 @@ from eventcore.plugins.dependencies import Requirements, is_lacking
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.permissions import PluginPermission
+from eventcore.plugins.quarantine import in_quarantine
 from eventcore.plugins.registry import PluginRecord, PluginRegistry, hash_folder
 from eventcore.plugins.sandbox.supervisor import Supervisor
 
@@ -114,7 +115,8 @@ class Lifecycle:
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
                 _decide(record, grants.stored(row, record))
-            if (row or record.slug in wanted) and record.state not in _AT_REST and record.manifest is not None:
+            rests = record.state in _AT_REST or (row is not None and in_quarantine(row, record.folder))
+            if (row or record.slug in wanted) and not rests and record.manifest is not None:
                 await self._restore_one(record, row, quiet)
         self._registry.note_missing(states)
         self._changed()

@@ -148,7 +148,7 @@ class _Check:
         if slug not in known:
             if not self._around.elsewhere(slug):
                 places = f"; searched: {', '.join(self._around.searched)}" if self._around.searched else ""
-                self._warn((*at, "workflow"), f"there is no workflow {slug!r}{did_you_mean(slug, known)}{places}")
+                self._warn((*at, "workflow"), f"there is no workflow {slug!r}{places}{did_you_mean(slug, known)}")
             return
         if given is None or isinstance(given, dict):
             where = (*at, "with") if given is not None else at

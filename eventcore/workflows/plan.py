@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from eventcore.kernel.documents import Path
@@ -18,6 +18,8 @@ from eventcore.workflows.expressions import Expressions, Template
 from eventcore.workflows.state import UNDO
 
 Value = Callable[[Mapping[str, Any]], Any]
+#: (event type, data) -> the payload. Raises InvalidInput for data that the type does not take.
+Payload = Callable[[str, Any], Any]
 
 #: A priority is at most this, and at least as much below zero.
 MOST_URGENT = 1000
@@ -162,13 +164,19 @@ def _walk(steps: tuple[StepPlan, ...], prefix: str) -> Iterator[tuple[str, StepP
         yield from _walk(step.children, path + "/")
 
 
-def compile_plan(workflow: Workflow, expressions: Expressions, source: Source) -> Plan:
+def compile_plan(
+    workflow: Workflow, expressions: Expressions, source: Source, payload: Payload = lambda name, data: data
+) -> Plan:
     """Compile a definition that was read from `source`.
+
+    Args:
+        payload: what an event of a type carries when it is emitted with some data; raises InvalidInput for what it
+            does not take.
 
     Raises:
         InvalidDefinition: an expression does not parse or names what is not there, or `inputs` is no JSON Schema.
     """
-    return _Compiler(workflow, expressions, source).compile()
+    return _Compiler(workflow, expressions, source, payload).compile()
 
 
 def _kind_of(step: Step) -> tuple[str, str]:
@@ -187,9 +195,13 @@ def _given(step: Step) -> tuple[Any, str]:
     return step.with_, "with"
 
 
+def _emitted(value: Value, payload: Payload, type: str, scope: Mapping[str, Any]) -> Any:
+    return payload(type, value(scope))
+
+
 class _Compiler:
-    def __init__(self, workflow: Workflow, expressions: Expressions, source: Source) -> None:
-        self._workflow, self._expressions, self._source = workflow, expressions, source
+    def __init__(self, workflow: Workflow, expressions: Expressions, source: Source, payload: Payload) -> None:
+        self._workflow, self._expressions, self._source, self._payload = workflow, expressions, source, payload
         self._problems: list[Problem] = []
         self._ids: list[str] = []
 
@@ -231,7 +243,7 @@ class _Compiler:
             id=step.id,
             kind=kind,
             target=target,
-            params=self._value({} if source is None else source, inner | _SECRETS, (*at, key), secrets),
+            params=self._given(kind, target, {} if source is None else source, inner, (*at, key), secrets),
             condition=self._condition(step.if_, names, (*at, "if")),
             needs=needs,
             step=step,
@@ -259,9 +271,9 @@ class _Compiler:
         source = {"output": "{{ output }}"} if undo.with_ is None else undo.with_
         return StepPlan(
             id=step.id + UNDO,
-            kind=undo.kinds[0],
-            target=getattr(undo, undo.kinds[0]),
-            params=self._value(source, names | _OUTPUT | _SECRETS, (*at, "with"), secrets),
+            kind=(kind := undo.kinds[0]),
+            target=(target := getattr(undo, kind)),
+            params=self._given(kind, target, source, names | _OUTPUT, (*at, "with"), secrets),
             condition=None,
             needs=(),
             step=step,
@@ -306,6 +318,11 @@ class _Compiler:
         if secrets is not None:
             secrets.update(attribute for one in found for name, attribute in one.reads if name == "secrets")
         return value
+
+    def _given(self, kind: str, target: str, source: Any, names: frozenset[str], at: Path, secrets: set[str]) -> Value:
+        """What a step is given. What it emits is held against the payload model of its type before it begins."""
+        value = self._value(source, names | _SECRETS, at, secrets)
+        return value if kind != "emit" else partial(_emitted, value, self._payload, target)
 
     def _check_steps_named(self, templates: list[Template], at: Path) -> None:
         for template in templates:

@@ -31,9 +31,14 @@ def podman(folder: Path) -> Iterator[str]:
     own = ["--root", str(folder / "root"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
     # runc, and no systemd: crun refuses hybrid control groups, and a container or a test machine has no systemd.
     command = ["podman", *own, "--runtime", "runc", "--cgroup-manager", "cgroupfs"]
+    registries = folder / "registries.conf"  # the one of `registry.py` speaks no TLS
+    registries.write_text('[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n')
     with (folder / "podman.log").open("wb") as log:
         service = subprocess.Popen(
-            [*command, "system", "service", "--time", "0", f"unix://{socket}"], stdout=log, stderr=log
+            [*command, "system", "service", "--time", "0", f"unix://{socket}"],
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "CONTAINERS_REGISTRIES_CONF": str(registries)},
         )
         try:
             _await(socket, service, folder / "podman.log")

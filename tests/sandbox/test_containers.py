@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -16,10 +17,13 @@ import pytest
 from eventcore.kernel.errors import Interrupted, PluginFailed, PluginTimeout
 from eventcore.operations.table import perform
 from tests.sandbox.podman import IMAGE, client, podman
+from tests.sandbox.registry import registry
+from tests.sandbox.sdk_alone import ALONE, TYPED, copied_sdk
 from tests.unit.outside import opened
 
 pytestmark = pytest.mark.anyio
 
+ROOT = Path(__file__).resolve().parents[2]
 CODE = """
 import os, socket, sys, time
 from eventcore.sdk import ctx
@@ -182,20 +186,81 @@ async def _send(item: Any) -> None: ...
 
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
-async def test_an_image_is_built_once_for_each_content(tmp_path: Path, engine: str, anyio_backend: str) -> None:
+@pytest.mark.req("C20")
+async def test_an_image_is_built_once_for_each_content_or_pulled(
+    tmp_path: Path, engine: str, anyio_backend: str
+) -> None:
     place = tmp_path / "plugins" / "asker"
     place.mkdir(parents=True)
     (place / "Dockerfile").write_text(f"FROM {IMAGE}\nCOPY handler.py /built.py\n")
+    before = _images(engine)
+
+    async def info(code: str, **more: Any) -> dict[str, Any]:
+        manifest = {"permissions": [], **more}
+        async with opened(tmp_path, {}, code=code, manifest=manifest, **settings(engine)) as core:
+            # Opening the home has enabled the plugin, and so built or pulled its image: no call is needed for that.
+            built = _images(engine)
+            there: bool = await core.plugins.run("asker", {"do": "os.path.exists('/built.py')"})
+            found: dict[str, Any] = (await perform(core.engine, "plugins.info", {"name": "asker"}, _send))["containers"]
+            return {**found, "there": there, "images": built - before}
+
+    first, again = await info(CODE), await info(CODE)
+    assert first["image"].startswith("eventcore-plugin-asker:")
+    assert (first["built"], first["there"], len(first["images"])) == (True, True, 1)
+    assert again["images"] == first["images"]
+    other = await info(CODE + "# changed\n")
+    assert other["image"] != first["image"]
+    assert len(other["images"]) == 2
+
+    (place / "Dockerfile").unlink()
     with client(engine) as http:
-        before = len(http.get("/v1.41/images/json").json())
-    for _ in range(2):
-        async with opened(tmp_path, {}, code=CODE, manifest={"permissions": []}, **settings(engine)) as core:
-            assert await core.plugins.run("asker", {"do": "os.path.exists('/built.py')"}) is True
-            info = await perform(core.engine, "plugins.info", {"name": "asker"}, _send)
-            assert info["containers"]["built"] is True
-            assert info["containers"]["image"].startswith("eventcore-plugin-asker:")
+        saved = http.get(f"/v1.41/images/{IMAGE}/get").raise_for_status().content
+    with registry(saved) as (address, asked):
+        name = f"{address}/test/python:1.0"
+        pulled = await info(CODE, docker_image=name)
+        assert (pulled["image"], pulled["built"], pulled["there"]) == (name, False, False)
+        assert any("/manifests/1.0" in path for path in asked)
+        asked.clear()
+        assert (await info(CODE, docker_image=name))["image"] == name
+        assert asked == []  # it is there
+
+
+def _images(engine: str) -> set[str]:
+    """Names and tags of the images that there are."""
     with client(engine) as http:
-        assert len(http.get("/v1.41/images/json").json()) == before + 1
+        return {tag for row in http.get("/v1.41/images/json").json() for tag in row["RepoTags"] or ()}
+
+
+@pytest.mark.req("K4")
+def test_a_plugin_needs_the_sdk_alone_typed_and_without_eventcore(tmp_path: Path, engine: str) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    command = [sys.executable, "-m", "mypy", "--strict", "--config-file=", "--cache-dir", str(ROOT / ".mypy_cache")]
+    checked = subprocess.run(
+        [*command, "typed.py"], capture_output=True, text=True, timeout=180, cwd=tmp_path, check=False
+    )
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+    body = {
+        "Image": IMAGE,
+        "Cmd": ["/usr/bin/python3", "-I", "-S", "-c", f"import sys; sys.path.insert(0, '/sdk'); {ALONE}"],
+        "HostConfig": {
+            "NetworkMode": "none",
+            "Ulimits": [{"Name": name, "Soft": 256, "Hard": 256} for name in ("nofile", "nproc")],
+            "Binds": [f"{copied_sdk(tmp_path)}:/sdk:ro"],
+        },
+    }
+    with client(engine) as http:
+        made = http.post("/v1.41/containers/create", json=body).raise_for_status().json()["Id"]
+        try:
+            started = http.post(f"/v1.41/containers/{made}/start")
+            assert not started.is_error, started.text
+            assert http.post(f"/v1.41/containers/{made}/wait").json()["StatusCode"] == 0
+            said = http.get(f"/v1.41/containers/{made}/logs", params={"stdout": "true"}).content
+        finally:
+            http.delete(f"/v1.41/containers/{made}", params={"force": "true"})
+    reason, file, others = json.loads(said[said.index(b"[") :])
+    assert (reason, others) == ("no", [])
+    assert file.startswith("/sdk/eventcore/sdk/")
 
 
 def test_a_host_that_is_killed_leaves_no_container(tmp_path: Path, engine: str) -> None:
@@ -213,10 +278,9 @@ async def main():
 
 anyio.run(main)
 """
-    root = Path(__file__).resolve().parents[2]
     command = [sys.executable, "-c", script, str(tmp_path), engine]
     with subprocess.Popen(
-        command, stdout=subprocess.PIPE, cwd=root, env={**os.environ, "PYTHONPATH": str(root)}
+        command, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)}
     ) as host:
         assert host.stdout is not None
         assert host.stdout.readline() == b"up\n"

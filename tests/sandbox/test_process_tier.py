@@ -117,10 +117,10 @@ def test_limits_of_memory_disk_and_threads(mode: str, tmp_path: Path) -> None:
     }
     said = drive(mode, tmp_path, tries, {"memory_mb": 128, "disk_mb": 8, "threads": 20})
     assert said["much memory"].startswith("MemoryError: tried asked for more than its 128 MiB of memory")
-    assert said["shared memory"].startswith("OSError")
+    assert said["shared memory"].startswith("OSError: tried asked for more than its 128 MiB of memory")
     assert said["some memory"] == 40 << 20
-    assert said["disk"].startswith("OSError")
-    assert said["threads"].startswith("RuntimeError: can't start new thread")
+    assert said["disk"].startswith("OSError: tried asked for more than its 8 MiB of disk")
+    assert said["threads"].startswith("RuntimeError: tried asked for more than its 20 threads: can't start new thread")
 
 
 @pytest.mark.parametrize("mode", ["root-full", "nobody-full"])

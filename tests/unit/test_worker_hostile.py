@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 from eventcore.kernel.errors import Interrupted, PluginFailed, PluginTimeout, SandboxUnavailable
+from eventcore.plugins.sandbox.channel import HIGH_WATER
 from eventcore.plugins.sandbox.launch import Launcher
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
@@ -319,6 +320,32 @@ async def test_a_flood_that_does_not_read_costs_the_host_little(load: Load) -> N
             await run(worker, timeout=3, host=host)
         tasks.cancel_scope.cancel()
     assert longest < 0.5
+
+
+async def test_answers_that_nobody_reads_do_not_pile_up(load: Load) -> None:
+    worker = await load(
+        ATTACK
+        + textwrap.dedent(
+            """
+            import time
+            def run(params):
+                for n in range(1, 10**9):
+                    write(frame(ask(n)))
+                    if n % 30 == 0:
+                        time.sleep(0.05)  # so that there are never too many in flight
+            """
+        )
+    )
+    most = 0
+
+    async def host(method: str, params: dict[str, Any]) -> str:
+        nonlocal most
+        most = max(most, worker._channel._backlog_bytes)
+        return "x" * 100_000
+
+    with pytest.raises(PluginFailed, match="more than 64 requests in flight"):
+        await run(worker, timeout=5, host=host)
+    assert 1 << 20 < most < HIGH_WATER + 70 * 100_000
 
 
 async def test_a_plugin_that_breaks_its_own_sdk_hurts_itself_only(load: Load) -> None:

@@ -44,8 +44,11 @@ class Channel:
             await self._read()
             tasks.cancel_scope.cancel()
 
-    def send(self, body: bytes) -> None:
+    def send(self, body: bytes) -> bool:
         """Send a frame, or put it behind what is not sent yet.
+
+        Returns:
+            Whether somebody may read it: False if the other side is known to be gone.
 
         Raises:
             FrameError: it is longer than `MAX_FRAME`.
@@ -58,11 +61,12 @@ class Channel:
             except (BlockingIOError, InterruptedError):
                 pass
             except OSError:
-                return  # the other side is gone; whoever watches the process says so
+                return False  # whoever watches the process says more
         if sent < len(data):
             self._backlog.append(memoryview(data)[sent:])
             self._backlog_bytes += len(data) - sent
             self._unsent.set()
+        return True
 
     @property
     def full(self) -> bool:

@@ -18,6 +18,8 @@ from eventcore.plugins.sandbox.linux import calls, landlock, namespaces, seccomp
 
 _MIB = 1 << 20
 _CLOSED_FROM = 5
+#: Signals that wait, and timers, each of which keeps one in reserve: kernel memory that no other limit counts.
+_SIGNALS = 1024
 #: What a worker's pid is in its namespace: the keeper is the first process there, and the worker its first child.
 INNER_PID = 2
 #: What the kernel runs to start a dynamically linked program.
@@ -36,6 +38,8 @@ class Plan:
         slug: the plugin's slug.
         namespaces: whether the worker lives in namespaces of its own, with a view of its own.
         uid: the user to become, or None to remain who we are.
+        counted: the user whose threads ours count as, where we remain root: no limit binds root itself.
+        keep: the variables to keep, or None for all of the few that there are.
         read, write: paths in the view, and what Landlock allows.
         own: paths of `read` whose owner is to appear as `uid`: else their modes would keep it from reading.
         cwd: where to begin, if it is there; empty: the private folder.
@@ -68,6 +72,8 @@ class Plan:
     threads: int = 64
     files: int = 256
     cpu: int = 0
+    counted: int | None = None
+    keep: tuple[str, ...] | None = None
     command: tuple[str, ...] = ()
     env: tuple[str, ...] = ()
 
@@ -124,7 +130,7 @@ def confine(plan: Plan, memory: int, parent: int) -> None:
     os.closerange(_CLOSED_FROM, (1 << 31) - 1)  # close_range(2), where the C library has it
     os.setsid()
     _step("limits", lambda: _limit(plan, memory))
-    _step("user", lambda: _become(plan.uid))
+    _step("user", lambda: _become(plan.uid, plan.counted))
     _step("capabilities", calls.drop_capabilities)
     _step("death", lambda: die_with(parent))
     _step("privileges", _no_new_privileges)
@@ -144,6 +150,7 @@ def _limit(plan: Plan, memory: int) -> None:
     most(resource.RLIMIT_NOFILE, plan.files)
     most(resource.RLIMIT_FSIZE, plan.disk)
     most(resource.RLIMIT_NPROC, plan.threads)
+    most(resource.RLIMIT_SIGPENDING, _SIGNALS)
     if plan.cpu:
         most(resource.RLIMIT_CPU, plan.cpu)
     if plan.memory:
@@ -151,8 +158,10 @@ def _limit(plan: Plan, memory: int) -> None:
         most(resource.RLIMIT_DATA, memory + plan.memory)
 
 
-def _become(uid: int | None) -> None:
+def _become(uid: int | None, counted: int | None) -> None:
     if uid is None:
+        if counted is not None:
+            os.setresuid(counted, -1, -1)
         return
     os.setgroups([])
     os.setresgid(uid, uid, uid)
@@ -174,6 +183,9 @@ def _no_new_privileges() -> None:
 def _enter_home(plan: Plan) -> None:
     os.environ.pop("MALLOC_ARENA_MAX", None)  # read long ago
     os.environ["HOME"] = os.environ["TMPDIR"] = plan.home
+    if plan.keep is not None:
+        for name in os.environ.keys() - {*plan.keep}:
+            del os.environ[name]
     os.chdir(plan.cwd if plan.cwd and os.path.isdir(plan.cwd) else plan.home)
 
 

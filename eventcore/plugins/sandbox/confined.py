@@ -13,7 +13,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -27,6 +26,7 @@ from eventcore.plugins.sandbox.confined_process import MAX_MESSAGE, ConfinedProc
 from eventcore.plugins.sandbox.grouping import Grouping
 from eventcore.plugins.sandbox.launch import Process, clean_environment
 from eventcore.plugins.sandbox.machine import Machine
+from eventcore.plugins.sandbox.places import Places
 from eventcore.plugins.sandbox.planning import make_plan
 from eventcore.plugins.sandbox.spec import WorkerSpec
 
@@ -71,6 +71,7 @@ class Sandbox:
         self._namespaces = namespaces
         self._grouping = Grouping(groups)
         self._zygotes: dict[str, _Zygote] = {}
+        self._places = Places()
         self._lock = anyio.Lock()
 
     async def __call__(self, spec: WorkerSpec) -> Process:
@@ -82,7 +83,7 @@ class Sandbox:
         with _as_unavailable(f"a worker of {spec.slug}"):
             zygote = await self._zygote(spec.python)
             zygote.machine.check(spec)
-            return await _fork(zygote, spec, self._grouping)
+            return await _fork(zygote, spec, self._places, self._grouping)
 
     async def program(self, spec: WorkerSpec, command: tuple[str, ...], env: Mapping[str, str]) -> Process:
         """Start a program in place of a worker, confined as the plugin is: `sock` is its standard input and output,
@@ -99,7 +100,7 @@ class Sandbox:
         with _as_unavailable(f"a program of {spec.slug}"):
             zygote = await self._zygote(None)
             zygote.machine.check(spec)
-            return await _fork(zygote, spec, self._grouping, command, env)
+            return await _fork(zygote, spec, self._places, self._grouping, command, env)
 
     async def machine(self) -> Machine:
         """What this machine enforces; probed once, when the first zygote starts.
@@ -116,6 +117,7 @@ class Sandbox:
             zygote.end()
         self._zygotes.clear()
         self._grouping.close()
+        self._places.close()
 
     async def _zygote(self, python: str | None) -> _Zygote:
         # The real interpreter, not what a version manager put in its place: such a shim costs ten times as much.
@@ -127,7 +129,9 @@ class Sandbox:
                 self._zygotes.pop(name).end()
                 found = None
             if found is None:
-                found = self._zygotes[name] = await _start(name, "auto" if self._namespaces else "always")
+                found = self._zygotes[name] = await _start(
+                    name, self._places.make("zygote"), "auto" if self._namespaces else "always"
+                )
                 row = await self._grouping.row()
                 found.machine = replace(found.machine, means=(*found.machine.means, row), groups=row["works"])
             return found
@@ -146,8 +150,7 @@ def _as_unavailable(what: str) -> Iterator[None]:
         raise SandboxUnavailable(f"cannot start {what}: {error!r}", kind="SandboxUnavailable") from error
 
 
-async def _start(python: str, reduced: str) -> _Zygote:
-    folder = tempfile.mkdtemp(prefix="eventcore-zygote-")
+async def _start(python: str, folder: str, reduced: str) -> _Zygote:
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     ours.setblocking(False)
     child: subprocess.Popen[bytes] | None = None
@@ -184,13 +187,14 @@ async def _start(python: str, reduced: str) -> _Zygote:
 async def _fork(
     zygote: _Zygote,
     spec: WorkerSpec,
+    places: Places,
     grouping: Grouping,
     command: tuple[str, ...] = (),
     env: Mapping[str, str] | None = None,
 ) -> ConfinedProcess:
     machine, private = zygote.machine, ""
     if not machine.namespaces:
-        private = tempfile.mkdtemp(prefix=f"eventcore-{spec.slug[:32]}-")
+        private = places.make(spec.slug)
     plan = make_plan(spec, namespaces=machine.namespaces, abi=machine.abi, folder=private, command=command, env=env)
     if private and plan.uid is not None:
         os.chown(private, plan.uid, plan.uid)

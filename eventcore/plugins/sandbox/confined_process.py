@@ -7,7 +7,7 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import anyio
 from anyio import to_thread
 
-from eventcore.plugins.sandbox import diskwatch
+from eventcore.plugins.sandbox import diskwatch, lockwatch
 from eventcore.plugins.sandbox.launch import Broken
 from eventcore.plugins.sandbox.linux.cgroup import Group
 from eventcore.plugins.sandbox.machine import unavailable
@@ -91,15 +91,22 @@ class ConfinedProcess:
         return said
 
     async def hold(self) -> Broken | None:
-        """Hold it to its share of a CPU, and look how full its folders are."""
-        text = ""
+        """Hold it to its share of a CPU, look how full its folders are, and how many locks it holds."""
+        broken: list[Broken] = []
+
+        async def look(limit: str, watch: Awaitable[str]) -> None:
+            if text := await watch:
+                broken.append(Broken(limit, text))
+                tasks.cancel_scope.cancel()
+
         async with anyio.create_task_group() as tasks:
+            if self.group is None:
+                tasks.start_soon(look, "locks", lockwatch.watch(self.pid, self.cpu_seconds))
             if self._share and self.group is None:
                 tasks.start_soon(throttle, self, self._share)
             if self._quotas:
-                text = await diskwatch.watch(self._quotas, self.cpu_seconds)
-                tasks.cancel_scope.cancel()
-        return Broken("disk", text) if text else None
+                tasks.start_soon(look, "disk", diskwatch.watch(self._quotas, self.cpu_seconds))
+        return broken[0] if broken else None
 
     async def stop(self) -> None:
         """Nothing but a kill: its plugin's `cleanup` has had its say."""

@@ -48,26 +48,46 @@ class Machine:
         """Refuse a worker that this machine cannot confine as it must be.
 
         Raises:
-            SandboxUnavailable: naming what is missing, the errno, and what to do.
+            SandboxUnavailable: naming all that is missing, each with its errno, and what to do.
         """
-        lacks = self.missing()
         allow = spec.allow
-        if allow.full or allow.programs:
-            lacks += [row for row in self.means if row["needed"] == "full" and not row["works"]]
-            if not lacks and not self.namespaces:
-                raise unavailable(spec.slug, "namespaces", "", "they are switched off", "sandbox.namespaces = true")
+        lacks = self.missing(*(("full",) if allow.full or allow.programs else ()))
         if allow.ports and not self.row("landlock tcp")["works"]:
             lacks.append(self.row("landlock tcp"))
         if lacks:
-            first = lacks[0]
-            raise unavailable(spec.slug, first["name"], first["errno"], first["detail"], first["remedy"])
+            raise lacking(spec.slug, lacks)
+        if (allow.full or allow.programs) and not self.namespaces:
+            raise unavailable(spec.slug, "namespaces", "", "they are switched off", "sandbox.namespaces = true")
+
+
+def lacking(slug: str, rows: list[dict[str, Any]]) -> SandboxUnavailable:
+    """The error that refuses a plugin for what a machine does not have.
+
+    Args:
+        rows: the missing means, at least one, the most important first.
+    """
+    names = ", ".join(row["name"] for row in rows)
+    what = f"{names}, which {'does' if len(rows) == 1 else 'do'} not work here"
+    whys = dict.fromkeys(_why(row["errno"], row["detail"]) for row in rows)
+    remedies = dict.fromkeys(row["remedy"] for row in rows)
+    return SandboxUnavailable(
+        f"{slug} is not run: the sandbox needs {what} ({'; '.join(whys)})",
+        kind="SandboxUnavailable",
+        hint=f"needed: {'; and '.join(remedies)}; `eventcore sandbox check` shows all",
+        means=rows[0]["name"],
+        errno=rows[0]["errno"],
+        missing=[{name: row[name] for name in ("name", "errno", "detail", "remedy")} for row in rows],
+    )
+
+
+def _why(number: str, detail: str) -> str:
+    return f"{number}: {detail}" if number else detail
 
 
 def unavailable(slug: str, means: str, number: str, detail: str, remedy: str) -> SandboxUnavailable:
     """The error that refuses a plugin."""
-    why = f"{number}: {detail}" if number else detail
     return SandboxUnavailable(
-        f"{slug} is not run: the sandbox needs {means}, which does not work here ({why})",
+        f"{slug} is not run: the sandbox needs {means}, which does not work here ({_why(number, detail)})",
         kind="SandboxUnavailable",
         hint=f"needed: {remedy}; `eventcore sandbox check` shows all",
         means=means,

@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -65,8 +66,11 @@ def make_plan(
     read = (*runtime_paths(), *packages, str(spec.dir.absolute()), *allow.read)
     read = tuple(path for path in dict.fromkeys(read) if os.path.exists(path))
     uid = reserved_uid(f"{spec.tenant}/{spec.slug}")
+    counted, threads = uid, allow.threads
     if uid is not None and not namespaces and not all(map(open_to_others, (*read, *allow.write))):
         uid = None  # without a view of its own it could not even read its code; capabilities it loses all the same
+    if counted is None and not namespaces:
+        threads += threads_of(os.geteuid())  # the kernel counts them as its own
     mine = (str(spec.dir.absolute()), *allow.read) if namespaces and uid is not None else ()
     return Plan(
         slug=spec.slug,
@@ -81,11 +85,23 @@ def make_plan(
         folder=folder,
         memory=int(allow.memory_mb * _MIB),
         disk=int(allow.disk_mb * _MIB),
-        threads=allow.threads,
+        threads=threads,
+        counted=counted,
+        keep=allow.env,
         abi=abi,
         command=command,
         env=tuple(f"{name}={value}" for name, value in (env or {}).items()),
     )
+
+
+def threads_of(uid: int) -> int:
+    """How many threads a user has now."""
+    total = 0
+    for place in Path("/proc").iterdir():
+        with suppress(OSError, ValueError):
+            if place.name.isdigit() and place.stat().st_uid == uid:
+                total += int((place / "stat").read_text("utf-8", "replace").rpartition(")")[2].split()[17])
+    return total
 
 
 def watched(spec: WorkerSpec) -> dict[str, Any]:

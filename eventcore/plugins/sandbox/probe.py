@@ -204,8 +204,8 @@ def reserved_uid(name: str) -> int | None:
     end = min(inside + count, 1 << 31)
     digest = 0
     for byte in name.encode():
-        digest = (digest * 131 + byte) % 4093
-    return end - 65536 + digest if end >= 131072 else end - 5000 + digest if end >= 65536 else None
+        digest = (digest * 131 + byte) % 65521
+    return end - 65536 + digest if end >= 131072 else end - 5000 + digest % 4093 if end >= 65536 else None
 
 
 def probe(folder: str) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from eventcore.kernel.errors import PluginFailed
 from eventcore.plugins.sandbox.frames import MAX_OUTPUT
-from eventcore.plugins.sandbox.spec import WorkerSpec
+from eventcore.plugins.sandbox.spec import Allowance, WorkerSpec
 
 #: All of Unicode's category Cc but line feed and tabulator.
 _SPELLED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
@@ -23,7 +23,8 @@ def clean(text: str, most: int) -> str:
 
 def printed(reply: Mapping[str, Any]) -> dict[str, str]:
     """What a call printed, fit for a terminal."""
-    return {name: clean(reply[name], _MOST_PRINTED) if reply[name] else "" for name in ("stdout", "stderr")}
+    out, err = reply["stdout"], reply["stderr"]
+    return {"stdout": out and clean(out, _MOST_PRINTED), "stderr": err and clean(err, _MOST_PRINTED)}
 
 
 def describe_exit(code: int | None) -> str:
@@ -38,13 +39,40 @@ def describe_exit(code: int | None) -> str:
         return f"was killed by signal {-code}"
 
 
+#: Errors of code that ran into a limit: the kind, the beginning of the message, and the limit.
+_RAN_INTO = (
+    ("OSError", "[Errno 12]", "memory"),
+    ("OSError", "[Errno 28]", "disk"),
+    ("OSError", "[Errno 27]", "disk"),
+    ("OSError", "[Errno 24]", "descriptors"),
+    ("OperationalError", "database or disk is full", "disk"),
+    ("RuntimeError", "can't start new thread", "threads"),
+)
+
+
+def _limit_of(kind: str, text: str, allow: Allowance) -> tuple[str, str]:
+    """The limit that an error of the plugin's code speaks of, and in words what it is; nothing if it speaks of none."""
+    if kind == "MemoryError":
+        limit = "memory" if allow.memory_mb else ""
+    else:
+        limit = next((name for one, begin, name in _RAN_INTO if one == kind and text.startswith(begin)), "")
+    words = {
+        "memory": f"its {allow.memory_mb:g} MiB of memory",
+        "disk": f"its {allow.disk_mb:g} MiB of disk",
+        "threads": f"its {allow.threads} threads",
+        "descriptors": "its 256 open files",
+    }
+    return limit, words.get(limit, "")
+
+
 def failure(reply: Mapping[str, Any], spec: WorkerSpec) -> PluginFailed:
     """The error of a call whose code raised. `details["limit"]` says which limit it ran into, where one is known."""
     error = reply["error"]
     kind, text, more = clean(error["kind"], 128), clean(error["message"], 4096), {}
-    if kind == "MemoryError" and spec.allow.memory_mb:
-        text = f"{spec.slug} asked for more than its {spec.allow.memory_mb:g} MiB of memory" + (text and f": {text}")
-        more["limit"] = "memory"
+    limit, words = _limit_of(kind, text, spec.allow)
+    if limit:
+        text = f"{spec.slug} asked for more than {words}" + (text and f": {text}")
+        more["limit"] = limit
     return PluginFailed(
         text or kind,
         kind=kind,

@@ -60,8 +60,8 @@ class Requests:
         before, self._begun = self._begun, anyio.Event()
         return before, self._begun
 
-    async def answer(self, turn: Turn, host: HostApi | None, frame: dict[str, Any], size: int) -> bytes:
-        """The frame that answers an admitted request of that size. Errors become part of it.
+    async def answer(self, turn: Turn, host: HostApi | None, frame: dict[str, Any]) -> bytes:
+        """The frame that answers an admitted request. Errors become part of it. `done` follows.
 
         Requests run side by side, but begin in the order in which the plugin made them, whatever order the event loop
         starts tasks in (trio's is random): two emits in a row must not be swapped.
@@ -84,8 +84,11 @@ class Requests:
             return _refusal(rid, "internal_error", f"the host failed on {method}")
         finally:
             begun.set()
-            self._open -= 1
-            self._bytes -= size
+
+    def done(self, size: int) -> None:
+        """An answer is on its way, in bounded room: its request counts no more."""
+        self._open -= 1
+        self._bytes -= size
 
     def _without_host(self, rid: int, method: str, params: dict[str, Any]) -> bytes:
         if method != "log":

@@ -77,6 +77,7 @@ class Allowance:
         threads: threads, and processes if it has programs.
         isolation: `worker` keeps a warm process for all calls; `call` takes a fresh one for each.
         full: refuse to run where namespaces are not to be had, instead of running without.
+        env: the only variables that it keeps, or None for the usual ones.
         container: run in a container, and in which; None: in a process.
     """
 
@@ -92,6 +93,7 @@ class Allowance:
     threads: int = 64
     isolation: Literal["worker", "call"] = "worker"
     full: bool = False
+    env: tuple[str, ...] | None = None
     container: ContainerWish | None = None
 
 

@@ -13,7 +13,7 @@ from anyio.abc import TaskGroup
 
 from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.context import DEFAULT_TENANT
-from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed
+from eventcore.kernel.errors import EngineClosed, EventCoreError, Interrupted, PluginFailed, SandboxUnavailable
 from eventcore.kernel.ports import Clock, HostApi
 from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.cpu_budget import within
@@ -34,6 +34,8 @@ _LONGEST_DELAY = 30.0
 _HAND_OVERS = 3
 #: So often a plugin may break the rules of its channel.
 _STRIKES = 3
+#: What the reason of a plugin's state says when it has.
+QUARANTINE = "is in quarantine"
 #: Workers for one call each that run at the same time.
 _FRESH = 16
 
@@ -81,6 +83,8 @@ class Supervisor:
         self._tasks: TaskGroup | None = None
         #: Answers what a plugin asks while it is loaded, begins and ends: outside of any call.
         self.host_of: Callable[[WorkerSpec], HostApi | None] = lambda spec: None
+        #: Told once when a plugin comes into quarantine, with a sentence.
+        self.quarantined: Callable[[WorkerSpec, str], Coroutine[Any, Any, None]] | None = None
         self._fresh = anyio.CapacityLimiter(_FRESH)
 
     async def machine(self) -> Machine | None:
@@ -115,7 +119,11 @@ class Supervisor:
             async with self._fresh_worker(spec, timeout) as worker:
                 return await self._asked(worker, worker.call(kind, params, timeout=timeout, host=host, context=context))
         for last in range(_HAND_OVERS, -1, -1):
-            slot, worker = await self._warm(spec, timeout)
+            slot = self._slot(spec)
+            if slot.worker is not None and slot.worker.alive:
+                worker = slot.worker
+            else:
+                slot, worker = await self._warm(spec, timeout)
             try:
                 answer = await self._asked(
                     worker, worker.call(kind, params, timeout=timeout, host=host, context=context)
@@ -203,7 +211,7 @@ class Supervisor:
             finally:
                 with anyio.CancelScope(shield=True):
                     await worker.kill("its call is over")
-                slot.strikes += worker.violated
+                self._judge(slot, worker)
 
     async def _warm(self, spec: WorkerSpec, timeout: float) -> tuple[_Slot, AnyWorker]:
         while True:
@@ -245,8 +253,7 @@ class Supervisor:
         """Seconds to wait before the next start, at most `timeout`."""
         slug = slot.spec.slug
         if slot.strikes >= _STRIKES:
-            text = f"{slug} is in quarantine: {slot.strikes} of its workers broke the rules of their channel"
-            raise PluginFailed(text, kind="Quarantined", limit="channel")
+            raise PluginFailed(_quarantine(slot), kind="Quarantined", limit="channel")
         if slot.failures >= self._max_failures:
             raise PluginFailed(f"{slug} is degraded: its worker failed {slot.failures} times in a row", kind="Degraded")
         delay = slot.not_before - self._clock.monotonic()
@@ -265,7 +272,7 @@ class Supervisor:
             except BaseException:
                 with anyio.CancelScope(shield=True):
                     await worker.kill("it could not load its plugin")
-                slot.strikes += worker.violated
+                self._judge(slot, worker)
                 raise
             if slot.retired:
                 await worker.close()
@@ -274,7 +281,7 @@ class Supervisor:
             tasks.start_soon(self._watch, slot, worker)
         except EventCoreError as error:
             starting.error = error
-            self._failed(slot)
+            self._failed(slot, told=isinstance(error, SandboxUnavailable))
         finally:
             slot.starting = None
             starting.done.set()
@@ -287,14 +294,21 @@ class Supervisor:
         """Count a death once, whoever sees it first."""
         if slot.worker is worker:
             slot.worker = None
-            slot.strikes += worker.violated
+            self._judge(slot, worker)
             self._failed(slot)
 
-    def _failed(self, slot: _Slot) -> None:
+    def _judge(self, slot: _Slot, worker: AnyWorker) -> None:
+        """Count whether it broke the rules of its channel."""
+        slot.strikes += worker.violated
+        if worker.violated and slot.strikes == _STRIKES and self.quarantined is not None and self._tasks is not None:
+            self._tasks.start_soon(self.quarantined, slot.spec, _quarantine(slot))
+
+    def _failed(self, slot: _Slot, *, told: bool = False) -> None:
         slot.failures += 1
         delay = min(_LONGEST_DELAY, _FIRST_DELAY * 2 ** (slot.failures - 1))
         slot.not_before = self._clock.monotonic() + delay
-        _log.warning("the worker of %s failed, %d in a row", slot.spec.slug, slot.failures)
+        if not told:  # the machine's lack is no fault of the plugin; the caller is told of it
+            _log.warning("the worker of %s failed, %d in a row", slot.spec.slug, slot.failures)
 
     async def _retire(self, slot: _Slot, grace: float) -> None:
         slot.retired = True
@@ -304,6 +318,10 @@ class Supervisor:
         worker, slot.worker = slot.worker, None
         if worker is not None:
             await worker.close(grace)
+
+
+def _quarantine(slot: _Slot) -> str:
+    return f"{slot.spec.slug} {QUARANTINE}: {slot.strikes} of its workers broke the rules of their channel"
 
 
 async def _started(spec: WorkerSpec, tasks: TaskGroup, launcher: Launcher) -> AnyWorker:

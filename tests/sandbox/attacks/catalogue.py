@@ -9,6 +9,10 @@ from pathlib import Path
 HERE = Path(__file__).parent
 CORPUS = HERE / "corpus"
 _ON_IMPORT = "on_import_"
+#: What an entry point is called in a corpus that was not written for us: the file is then one attack, named after it.
+_ENTRIES = ("run", "attack", "handler", "handle", "execute", "main", "exploit")
+#: Files that stand for their folder, which is then the plugin's.
+_STAND_FOR_FOLDER = ("handler", "main", "plugin", "attack", "__init__")
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +27,7 @@ class Attack:
         granted: what it is given beyond its workspace: nothing, `a port` or `a program`.
         excepted: the levels at which nothing stops it, and which say so.
         needs: what not every kernel has, and without which it succeeds nowhere.
+        whole: the file is one attack.
     """
 
     file: str
@@ -32,11 +37,21 @@ class Attack:
     granted: str = ""
     excepted: tuple[str, ...] = ()
     needs: str = ""
+    whole: bool = False
 
     @property
     def name(self) -> str:
-        stem = Path(self.file).stem
-        return stem if stem.startswith(_ON_IMPORT) else f"{stem}.{self.function}"
+        path = Path(self.file).with_suffix("")
+        if self.folder:
+            return self.folder
+        return path.as_posix() if self.whole else f"{path.as_posix()}.{self.function}"
+
+    @property
+    def folder(self) -> str:
+        """The folder in the corpus that is the plugin's; empty: all of the corpus."""
+        path = Path(self.file)
+        own = self.whole and path.stem in _STAND_FOR_FOLDER and len(path.parts) > 1
+        return path.parent.as_posix() if own else ""
 
 
 def attacks(corpus: Path = CORPUS) -> list[Attack]:
@@ -49,26 +64,38 @@ def attacks(corpus: Path = CORPUS) -> list[Attack]:
         one for file in sorted(corpus.rglob("*.py")) for one in _of_file(file, file.relative_to(corpus).as_posix())
     ]
     if not found:
-        raise ValueError(f"{corpus} holds no attacks: functions with one parameter, `planted`, in .py files")
+        raise ValueError(f"{corpus} holds no attacks; tests/sandbox/attacks/README.md says what one looks like")
     return found
 
 
 def _of_file(path: Path, name: str) -> list[Attack]:
-    tree = ast.parse(path.read_text(encoding="utf-8"))
+    try:
+        tree = ast.parse(path.read_bytes())
+    except (SyntaxError, ValueError, RecursionError, MemoryError):  # what is no Python may be an attack on who reads it
+        return [_described(name, "run", "", whole=True)]
     if path.name.startswith(_ON_IMPORT):
-        return [_described(name, "run", ast.get_docstring(tree) or "")]
+        return [_described(name, "run", ast.get_docstring(tree) or "", whole=True)]
     functions = [node for node in tree.body if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
-    return [
-        _described(name, node.name, ast.get_docstring(node) or "")
-        for node in functions
-        if [argument.arg for argument in node.args.args] == ["planted"]
-    ]
+    ours = [one for one in functions if [argument.arg for argument in one.args.args] == ["planted"]]
+    if ours:
+        return [_described(name, one.name, ast.get_docstring(one) or "") for one in ours]
+    entry = next((one for wanted in _ENTRIES for one in functions if one.name == wanted and _takes_one(one)), None)
+    if entry is None:
+        return []
+    return [_described(name, entry.name, ast.get_docstring(entry) or ast.get_docstring(tree) or "", whole=True)]
 
 
-def _described(file: str, function: str, text: str) -> Attack:
+def _takes_one(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    given = [*function.args.posonlyargs, *function.args.args]
+    return 1 <= len(given) <= 1 + len(function.args.defaults) and not any(
+        default is None for default in function.args.kw_defaults
+    )
+
+
+def _described(file: str, function: str, text: str, *, whole: bool = False) -> Attack:
     said = dict(line.split(":", 1) for line in text.splitlines()[1:] if ":" in line)
     words = {name.strip(): value.strip().rstrip(".") for name, value in said.items()}
     excepted = tuple(words["Not stopped"].replace(",", " ").split()) if "Not stopped" in words else ()
     tries = text.split("\n", 1)[0]
     stopped, granted, needs = (words.get(name, "") for name in ("Stopped by", "Granted", "Needs"))
-    return Attack(file, function, tries, stopped, granted, excepted, needs)
+    return Attack(file, function, tries, stopped, granted, excepted, needs, whole)

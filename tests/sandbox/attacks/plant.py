@@ -8,10 +8,12 @@ import signal
 import socket
 import stat
 import subprocess
+from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from eventcore.kernel.errors import EventCoreError
 from eventcore.plugins.sandbox.diskwatch import remove
 
 VARIABLE = "EVENTCORE_ATTACK_SECRET"
@@ -30,16 +32,16 @@ class Plant:
         self._folder = folder
         self._secret = folder / "secret"
         self._outside, self.workspace = folder / "outside", folder / "workspace"
-        self._token = os.environ.get(VARIABLE) or "secret " + secrets.token_hex(16)
+        self.token = os.environ.get(VARIABLE) or "secret " + secrets.token_hex(16)
         self._stack = ExitStack()
         self._listeners: dict[str, socket.socket] = {}
         self._victim: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Plant:
         self._folder.chmod(0o755)
-        self._secret.write_text(self._token)
+        self._secret.write_text(self.token)
         self._secret.chmod(0o644)
-        os.environ[VARIABLE] = self._token
+        os.environ[VARIABLE] = self.token
         # A descriptor that a careless host lets its children inherit.
         self._inherited = os.open(self._secret, os.O_RDONLY)
         os.set_inheritable(self._inherited, True)
@@ -98,6 +100,7 @@ class Plant:
             "host": os.getpid(),
             "victim": self.victim,
             "tcp": self._listeners["tcp"].getsockname()[1],
+            "granted": self.granted_port,
             "udp": self._listeners["udp"].getsockname()[1],
             "unix": str(self._folder / "u"),
             "datagrams": str(self._folder / "d"),
@@ -119,6 +122,20 @@ class Plant:
         self.contacts()
         if self._victim is None or self._victim.poll() is not None:
             self._victim = subprocess.Popen(["/bin/sleep", "1000"], start_new_session=True)
+
+    def results(self, read: Callable[[Path, str], bytes]) -> list[str]:
+        """Take what lies in the workspace as a host takes results, and look whether it is more than that.
+
+        Args:
+            read: reads a file of a folder by its name; an OSError or an EventCoreError refuses it.
+        """
+        found = []
+        for name in os.listdir(self.workspace)[:50]:
+            for path in (name, f"{name}/{self._secret.name}"):
+                with suppress(OSError, EventCoreError):
+                    if self.token.encode() in read(self.workspace, path):
+                        found.append(f"the result {path} is a file of the host")
+        return found
 
     def harm(self) -> list[str]:
         """What has been changed, said or killed since `renew`."""

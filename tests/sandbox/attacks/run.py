@@ -28,6 +28,7 @@ from typing import Any
 import anyio
 
 from eventcore.kernel.errors import EventCoreError, PermissionDenied
+from eventcore.plugins.outside.beneath import reading
 from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.diskwatch import remove
 from eventcore.plugins.sandbox.launch import Launcher, spawn
@@ -42,7 +43,8 @@ from tests.sandbox.attacks.plant import Plant, descendants, end
 
 MEMORY_MB, DISK_MB, THREADS = 64, 8, 24
 #: How long an attack may take, and how long one that hangs its host is waited for. Seconds.
-_TIME, _HANG = 1.0, 2.5
+_TIME = float(os.environ.get("EVENTCORE_ATTACK_TIME") or 1.0)
+_HANG = _TIME + 1.5
 #: What is left running after an answer has so long to do its harm. Seconds.
 _AFTER = 0.06
 #: How often an attack is run when the loop was held up: other things on the machine do that too.
@@ -76,7 +78,8 @@ class Range:
         self._code = folder / "plugin"
         self._neighbour_code = folder / "neighbour"
         self._sandbox = Sandbox(namespaces=mode == "full")
-        self._launcher: Launcher = self._sandbox if mode in ("full", "reduced") else spawn
+        self._confined = mode in ("full", "reduced")
+        self._launcher: Launcher = self._sandbox if self._confined else spawn
         self._neighbour: ProcessWorker
         self._lines = _Lines()
 
@@ -129,9 +132,12 @@ class Range:
             harm += [f"{len(left)} processes are left"] if left else []
             end(left)
         harm += self._plant.harm()
-        if (self._code / attack.file).read_text() != (self.corpus / attack.file).read_text():
+        if (self._code / attack.file).read_bytes() != (self.corpus / attack.file).read_bytes():
             harm.append("its own code is changed")
-        through = value is not None or bool(harm)
+        harm += self._plant.results(_result if self._confined else _any_file)
+        if self._plant.token in json.dumps(value, default=repr) + how:
+            harm.append("the secret is in its words")
+        through = succeeded(value) or bool(harm)
         outcome = "through" if through else "blocked"
         seconds = time.perf_counter() - began
         return Outcome(
@@ -141,11 +147,15 @@ class Range:
     def _copy(self, attack: Attack) -> None:
         shutil.rmtree(self._code, ignore_errors=True)
         shutil.copytree(self.corpus, self._code, ignore=shutil.ignore_patterns("__pycache__"))
-        (self._code / "planted.json").write_text(json.dumps(self._told()))
+        (self._place(attack) / "planted.json").write_text(json.dumps(self._told()))
         for path in (self._code, *self._code.rglob("*")):
             path.chmod(0o755 if path.is_dir() else 0o644)
-        if self.mode not in ("full", "reduced"):
+        if not self._confined:
             (self._code / attack.file).chmod(0o666)
+
+    def _place(self, attack: Attack) -> Path:
+        """The folder of the plugin that the attack is."""
+        return self._code / attack.folder
 
     def _told(self) -> dict[str, Any]:
         return self._plant.told() | {"memory_mb": MEMORY_MB, "disk_mb": DISK_MB}
@@ -163,8 +173,8 @@ class Range:
         )
         return WorkerSpec(
             "attack",
-            self._code,
-            module=attack.file,
+            self._place(attack),
+            module=Path(attack.file).relative_to(attack.folder).as_posix(),
             entry_point=attack.function,
             allow=allow,
             limits=WorkerLimits(load=_TIME),
@@ -211,6 +221,23 @@ class Range:
             self._neighbour = await self._start(WorkerSpec("neighbour", self._neighbour_code))
             return [f"the neighbour: {_words(error)}"]
         return [] if answer["result"] == 5 else ["the neighbour answers something else"]
+
+
+def succeeded(value: Any) -> bool:
+    """Whether an attack says that it got what it wanted: by anything but None, False, or `{"success": false}`."""
+    return not (value is None or value is False or (isinstance(value, dict) and value.get("success") is False))
+
+
+def _result(folder: Path, name: str) -> bytes:
+    """As the host reads results."""
+    with reading(folder, name, 1 << 20) as (fd, size):
+        return os.read(fd, size)
+
+
+def _any_file(folder: Path, name: str) -> bytes:
+    """As hosts do that think no evil."""
+    path = folder / name
+    return path.read_bytes() if path.is_file() else b""
 
 
 def descendants_of_ours() -> list[int]:

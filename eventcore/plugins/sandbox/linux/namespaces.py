@@ -58,21 +58,31 @@ def build_view(
     os.mkdir(root + SCRATCH)
     for path in special:
         _place(path, root + path)
-    usual = root + "/tmp"  # noqa: S108 - for code that writes there without asking
-    if not os.path.lexists(usual):
-        os.symlink(SCRATCH, usual)
+    _link_usual(root)
     calls.mount_setattr(root, calls.MOUNT_ATTR_RDONLY | calls.MOUNT_ATTR_NOSUID)
     user, group = (os.geteuid(), os.getegid()) if uid is None else (uid, uid)
-    options = f"size={size},nr_inodes=65536,mode=0700,uid={user},gid={group}"
+    # An inode takes a kibibyte of the kernel's memory besides.
+    options = f"size={size},nr_inodes={max(1024, min(size >> 12, 65536))},mode=0700,uid={user},gid={group}"
     calls.mount("scratch", root + SCRATCH, "tmpfs", calls.MS_NOSUID | calls.MS_NODEV | calls.MS_NOEXEC, options)
     for path in special:
         _bind_as(path, root + path, uid)
         rights = calls.MOUNT_ATTR_NOSUID | calls.MOUNT_ATTR_NODEV
-        calls.mount_setattr(root + path, rights | (0 if path in write else calls.MOUNT_ATTR_RDONLY))
+        # What it may change it may not run, also not by handing it to the dynamic loader.
+        rights |= calls.MOUNT_ATTR_NOEXEC if path in write else calls.MOUNT_ATTR_RDONLY
+        calls.mount_setattr(root + path, rights)
     os.chdir(root)
     calls.pivot_root(".", ".")
     calls.umount(".", calls.MNT_DETACH)
     os.chdir("/")
+
+
+def _link_usual(root: str) -> None:
+    """Names by which code knows what is in the view under another one."""
+    names = {"/tmp": SCRATCH}  # noqa: S108 - for code that writes there without asking
+    names |= {name: os.readlink(name) for name in ("/bin", "/sbin") if os.path.islink(name)}
+    for name, target in names.items():
+        if not os.path.lexists(root + name) and os.path.isdir(root + os.path.join("/", target)):
+            os.symlink(target, root + name)
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:

@@ -38,7 +38,7 @@ _OWN = (
     "set_robust_list get_robust_list set_tid_address"
 )
 #: On sockets that exist: the channel, and pairs that the code makes itself.
-_SOCKETS = "recvfrom recvmsg shutdown getsockname getpeername getsockopt setsockopt"
+_SOCKETS = "recvfrom recvmsg shutdown getsockname getpeername"
 _SENDING = "sendto sendmsg"
 _SERVED = "connect"
 #: Landlock does not look at these.
@@ -69,8 +69,18 @@ _SET_ID = 0o6000
 _PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA = 15, 16, 0x53564D41
 #: TCGETS, FIONREAD, FIONBIO, FIOCLEX, FIONCLEX, TIOCGWINSZ: harmless, and the standard library uses them.
 _IOCTLS = (0x5401, 0x541B, 0x5421, 0x5451, 0x5450, 0x5413)
-#: All but F_SETOWN, F_SETSIG and F_SETOWN_EX, which send signals, and leases, which hold up others.
-_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1031, 1032, 1033, 1034, 36, 37, 38)
+#: All but F_SETOWN, F_SETSIG and F_SETOWN_EX, which send signals; leases, which hold up others; F_SETPIPE_SZ, which
+#: takes a mebibyte of the kernel's memory a pipe; and locks of open files (F_OFD_*), which are nobody's in /proc/locks,
+#: where `lockwatch.py` counts the others.
+_FCNTLS = (0, 1, 2, 3, 4, 5, 6, 7, 1030, 1032, 1033, 1034)
+#: Of SOL_SOCKET: what libraries set and ask for. Not: filters (SO_ATTACH_FILTER), handles of the process on the other
+#: side (SO_PEERPIDFD), and whatever else a kernel has there.
+_SET_OPTIONS = (2, 7, 8, 9, 10, 13, 15, 18, 20, 21, 66, 67)
+_GET_OPTIONS = (*_SET_OPTIONS, 3, 4, 30, 38, 39)
+#: Of TCP: NODELAY, MAXSEG, CORK, KEEPIDLE, KEEPINTVL, KEEPCNT, QUICKACK, USER_TIMEOUT. Not: ULP, which brings in TLS
+#: and others, REPAIR, and the like.
+_TCP_OPTIONS = (1, 2, 3, 4, 5, 6, 12, 18)
+_SOL_SOCKET, _SOL_TCP, _SOL_IPV6, _TCP_INFO, _IPV6_V6ONLY = 1, 6, 41, 11, 26
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +116,11 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     absent = set(_ABSENT.split())
     found = [Rule(arch.calls[n], ALLOW) for n in dict.fromkeys(plain) if n in arch.calls and n not in absent]
     conditions = _conditional(allowed)
-    found += [Rule(arch.calls[name], ALLOW, rows) for name, rows in conditions.items() if name in arch.calls]
+    found += [
+        Rule(arch.calls[name], ALLOW, rows, otherwise=_OTHERWISE.get(name, bpf.errno(errno.EPERM)))
+        for name, rows in conditions.items()
+        if name in arch.calls
+    ]
     found += [Rule(arch.calls[name], bpf.errno(errno.ENOSYS)) for name in _ABSENT.split() if name in arch.calls]
     found += [Rule(arch.calls[name], bpf.errno(errno.EOPNOTSUPP)) for name in _NO_ATTRIBUTES.split()]
     if not allowed.metadata:
@@ -114,6 +128,8 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     return found
 
 
+#: What programs expect of a kernel that does not know an option.
+_OTHERWISE = {name: bpf.errno(errno.ENOPROTOOPT) for name in ("setsockopt", "getsockopt")}
 #: Which argument is the mode.
 _MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2}
 
@@ -128,11 +144,22 @@ def _files(allowed: Allowed) -> dict[str, bpf.Rows]:
     return result
 
 
+def _options(allowed: Allowed) -> dict[str, bpf.Rows]:
+    more = [(_SOL_TCP, name) for name in _TCP_OPTIONS] + [(_SOL_IPV6, _IPV6_V6ONLY)] if allowed.tcp else []
+    setting = [(_SOL_SOCKET, name) for name in _SET_OPTIONS] + more
+    asking = [(_SOL_SOCKET, name) for name in _GET_OPTIONS] + more + ([(_SOL_TCP, _TCP_INFO)] if allowed.tcp else [])
+    return {
+        name: [[Masked(1, level), Masked(2, option)] for level, option in rows]
+        for name, rows in (("setsockopt", setting), ("getsockopt", asking))
+    }
+
+
 def _conditional(allowed: Allowed) -> dict[str, bpf.Rows]:
     # With programs there is a pid namespace, which no signal leaves.
     me = [] if allowed.programs else [[Masked(0, allowed.pid)]]
     result: dict[str, bpf.Rows] = {
         **_files(allowed),
+        **_options(allowed),
         "tgkill": me,
         "kill": me,
         "ioctl": [[Masked(1, code)] for code in _IOCTLS],

@@ -276,3 +276,14 @@ def leave_by_chroot(planted):
         os.chdir("..")
     os.chroot(".")
     return _content(planted["secret"])
+
+
+def result_that_leads_elsewhere(planted):
+    """Leaves links as its results: to a file of the host, to a folder of it, and over both.
+
+    Stopped by: the host, which opens results beneath the workspace and follows no link.
+    """
+    os.symlink(planted["secret"], os.path.join(planted["workspace"], "result.txt"))
+    os.symlink(os.path.dirname(planted["secret"]), os.path.join(planted["workspace"], "results"))
+    relative = os.path.join("..", os.path.basename(planted["secret"]))
+    os.symlink(relative, os.path.join(planted["workspace"], "relative.txt"))

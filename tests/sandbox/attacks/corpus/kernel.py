@@ -252,3 +252,23 @@ def raw_call(planted):
     # mov edi, 0x10000000 (CLONE_NEWUSER); mov eax, 272 (unshare); syscall; ret
     result = _run(b"\xbf\x00\x00\x00\x10\xb8\x10\x01\x00\x00\x0f\x05\xc3")
     return "inside" if result == 0 else None
+
+
+def priority_of_io(planted):
+    """Asks for the disk before everybody else. Needs root.
+
+    Stopped by: seccomp; no capabilities.
+    """
+    syscall("ioprio_set", 1, 0, 1 << 13)
+    return "got it"
+
+
+def secure_computing_notifier(planted):
+    """Installs a filter of its own whose listener could answer calls in the kernel's place.
+
+    Stopped by: seccomp.
+    """
+    syscall("prctl", 38, 1, 0, 0, 0)
+    code = (ctypes.c_uint64 * 1)(0x7FFF0000_00000006)
+    program = (ctypes.c_uint64 * 2)(1, ctypes.addressof(code))
+    return syscall("seccomp", 1, 8, program) or "installed"

@@ -1,14 +1,18 @@
 """Taking more than was given: memory, time, files, disk, output; and ends that are no ends."""
 
 import ctypes
+import fcntl
 import hashlib
 import mmap
 import os
 import signal
+import struct
 import sys
 import tempfile
 import threading
 import time
+
+from .raw import syscall
 
 _MIB = 1 << 20
 
@@ -300,3 +304,84 @@ def closed_folder(planted):
                 file.write(bytes(_MIB))
         time.sleep(0.06)
     return "filled"
+
+
+def _sixty_files():
+    """Not one: for each lock the kernel looks through all those of a file."""
+    return [os.open(f"{tempfile.gettempdir()}/{one}", os.O_CREAT | os.O_RDWR) for one in range(60)]
+
+
+def locks_without_end(planted):
+    """Locks every other byte of a file of its own: two hundred bytes of the kernel's memory each, as many as it likes.
+
+    Stopped by: the host, which looks into /proc/locks; cgroup memory.max.
+    """
+    until = time.monotonic() + 0.7
+    number = 0
+    files = [
+        os.open(f"{tempfile.gettempdir()}/{one}", os.O_CREAT | os.O_RDWR) for one in range(60)
+    ]  # the kernel looks through all locks of a file
+    while time.monotonic() < until:
+        fcntl.lockf(files[number % 60], fcntl.LOCK_EX, 1, 2 * number)
+        number += 1
+    time.sleep(0.2)
+    return number if number > 5_000 else None
+
+
+def locks_of_an_open_file(planted):
+    """The same with locks that belong to the open file, so that nobody sees whose they are.
+
+    Stopped by: seccomp (F_OFD_SETLK).
+    """
+    until = time.monotonic() + 0.7
+    number = 0
+    files = _sixty_files()
+    while time.monotonic() < until:
+        wanted = struct.pack("hhqqi", fcntl.F_WRLCK, 0, 2 * number, 1, 0)
+        fcntl.fcntl(files[number % 60], 37, wanted)
+        number += 1
+    time.sleep(0.2)
+    return number if number > 5_000 else None
+
+
+def timers_without_end(planted):
+    """Makes timers, each with a signal in reserve in the kernel.
+
+    Stopped by: RLIMIT_SIGPENDING.
+    """
+    made = ctypes.c_int()
+    for _ in range(5000):
+        try:
+            syscall("timer_create", 1, None, ctypes.byref(made))
+        except OSError:
+            return None
+    return "made"
+
+
+def large_pipes(planted):
+    """Has the kernel keep a mebibyte for each of many pipes.
+
+    Stopped by: seccomp (F_SETPIPE_SZ).
+    """
+    kept = 0
+    for _ in range(40):
+        _, write = os.pipe()
+        fcntl.fcntl(write, 1031, 1 << 20)
+        os.set_blocking(write, False)
+        kept += os.write(write, bytes(1 << 20))
+    return kept
+
+
+def many_empty_files(planted):
+    """Makes files without contents in its private folder: no bytes, but each takes a kibibyte of the kernel's memory.
+
+    Stopped by: the number of inodes of its tmpfs; without a view the host, which looks.
+    """
+    folder = tempfile.mkdtemp()
+    until = time.monotonic() + 0.8
+    for number in range(6_000):
+        os.close(os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_WRONLY))
+        if time.monotonic() > until:
+            return None
+    time.sleep(0.15)
+    return number

@@ -1,8 +1,10 @@
 """Ways out to the network, and to sockets on the host. All targets are on this machine."""
 
+import ctypes
 import os
 import socket
 import struct
+import sys
 
 
 def tcp(planted):
@@ -201,3 +203,40 @@ def listen_beside_a_port(planted):
     Granted: a port.
     """
     return listen(planted)
+
+
+def filter_of_a_socket(planted):
+    """Loads a program into the kernel, as the filter of a pair of sockets.
+
+    Stopped by: seccomp (options of sockets).
+    """
+    one, _ = socket.socketpair()
+    code = (ctypes.c_uint64 * 1)(0x0000FFFF_00000006)  # let everything through
+    program = (ctypes.c_uint64 * 2)(1, ctypes.addressof(code))
+    one.setsockopt(socket.SOL_SOCKET, 26, bytes(program))
+    return "loaded"
+
+
+def handle_of_the_other_side(planted):
+    """Asks the channel for a handle of the process that made it: its host.
+
+    Stopped by: seccomp (SO_PEERPIDFD).
+    Needs: Linux 6.5.
+    """
+    with socket.socket(fileno=os.dup(int(sys.argv[1]))) as channel:
+        return channel.getsockopt(socket.SOL_SOCKET, 77) > 2 or None
+
+
+def protocol_above_tcp(planted):
+    """Brings the kernel's TLS into a connection that it may make.
+
+    Stopped by: seccomp (options of sockets).
+    Granted: a port.
+    Needs: CONFIG_TLS.
+    """
+    with socket.create_connection(("127.0.0.1", planted["granted"]), 1) as sock:
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, 31, b"tls")
+        except FileNotFoundError:
+            return None
+        return "brought in"

@@ -337,3 +337,16 @@ def program_of_its_own(planted):
         file.write("#!/bin/sh\nexit 0\n")
     os.chmod(path, 0o755)
     return subprocess.run([path], timeout=5).returncode == 0 or None
+
+
+def program_by_the_loader(planted):
+    """May run one program, and has the dynamic loader start what it wrote itself.
+
+    Stopped by: noexec; Landlock (EXECUTE) does not look at what is mapped, so without a view it is refused as a whole.
+    Granted: a program.
+    """
+    own = os.path.join(planted["workspace"], "own")
+    with open("/bin/sh", "rb") as program, open(own, "wb") as file:
+        file.write(program.read())
+    loader = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}[os.uname().machine]
+    return subprocess.run([loader, own, "-c", "exit 7"], timeout=5).returncode == 7 or None

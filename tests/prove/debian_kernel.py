@@ -79,26 +79,13 @@ def run(package: Path, command: str, folder: Path, timeout: float) -> str:
     files |= {"init": init.encode(), "bin/busybox": Path("/bin/busybox").read_bytes()}
     (folder / "initrd").write_bytes(b"".join(_cpio(files)))
     # Emulated, though slower: virtual machines within virtual machines are not to be had everywhere, or hang.
-    machine = [
-        "-M",
-        "pc",
-        "-accel",
-        "tcg,thread=multi",
-        "-cpu",
-        "max",
-        "-smp",
-        "2",
-        "-m",
-        "3072",
-        "-nographic",
-        "-no-reboot",
-    ]
+    machine = ["-M", "pc", "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "2", "-m", "3072"]
     boot = ["-kernel", str(kernel), "-initrd", str(folder / "initrd"), "-append", "console=ttyS0 panic=-1 quiet"]
     share = "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap"
     disks = ["-fsdev", share, "-device", "virtio-9p-pci,fsdev=root,mount_tag=root", "-net", "none"]
     try:
         done = subprocess.run(
-            ["qemu-system-x86_64", *machine, *boot, *disks],
+            ["qemu-system-x86_64", "-nographic", "-no-reboot", *machine, *boot, *disks],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             timeout=timeout,

@@ -6,6 +6,8 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEV := $(VENV)/.ready-dev
+# How many tests run at the same time. What they start runs beside them, so this is no more than there are cores.
+WORKERS ?= 2
 PYTEST := $(BIN)/python -m pytest -p tests.req_plugin
 
 # Debian packages that some tests want. `make test` never installs them; it names what it skipped for lack of them.
@@ -33,7 +35,7 @@ run: $(READY)  ## set up, then chat with the repository's own home (pipe lines i
 	@$(BIN)/eventcore chat
 
 test: $(DEV)  ## set up, then everything that must hold; violent tests sample by a printed seed
-	@$(PYTEST) -q -rs -m 'not prove' --durations=10
+	@$(PYTEST) -q -rs -m 'not prove' --durations=10 -n $(WORKERS) --dist loadfile
 
 prove: $(DEV)  ## the violent tests in full counts, and the real public inputs
 	@EVENTCORE_PROVE=1 $(PYTEST) -q -s tests/recovery tests/prove

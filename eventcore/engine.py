@@ -47,4 +47,4 @@ class Engine:
     @property
     def idle(self) -> bool:
         """Whether no event is being handled and no run is being driven."""
-        return self.runner.idle and self.bus.idle
+        return self.runner.idle and self.gate.idle and self.bus.idle

@@ -26,3 +26,11 @@ async def core(anyio_backend: Any) -> AsyncIterator[EventCore]:
     with anyio.fail_after(20):
         async with EventCore() as engine:
             yield engine
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Reports go from process to process as UTF-8, and some tests log what is none: lone surrogates."""
+    report = yield
+    report.sections = [(title, text.encode(errors="backslashreplace").decode()) for title, text in report.sections]
+    return report

@@ -32,18 +32,22 @@ def ids_of(item: pytest.Item) -> list[str]:
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     report = yield
-    for name in ids_of(item):
-        tests = _found.setdefault(name, {})
-        # A failure in any phase stands; a skip happens in set-up, a pass is the call's.
-        if report.failed:
-            tests[item.nodeid] = "failed"
-        elif report.skipped or report.when == "call":
-            tests.setdefault(item.nodeid, report.outcome)
+    report.requirements = ids_of(item)  # goes along to the process that runs the others, where there are several
     return report
 
 
-def pytest_sessionfinish() -> None:
-    if not _found:
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    for name in getattr(report, "requirements", ()):
+        tests = _found.setdefault(name, {})
+        # A failure in any phase stands; a skip happens in set-up, a pass is the call's.
+        if report.failed:
+            tests[report.nodeid] = "failed"
+        elif report.skipped or report.when == "call":
+            tests.setdefault(report.nodeid, report.outcome)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if not _found or hasattr(session.config, "workerinput"):
         return
     record = read()
     for name, tests in _found.items():

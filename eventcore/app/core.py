@@ -182,7 +182,7 @@ class EventCore:
 
         Raises:
             NotFound, InvalidInput: there is no such operation, or it does not take these parameters. What the operation
-            raises comes through; from another process, as `RemoteError` with the same `code`.
+            raises comes through, from another process too.
         """
         asked = {key: value for key, value in (params or {}).items() if value is not None}
         if self._remote is not None:

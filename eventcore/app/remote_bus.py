@@ -19,9 +19,10 @@ from eventcore.bus.dead_letters import Letter
 from eventcore.bus.intake import facts_of
 from eventcore.bus.outbox import MAX_PENDING
 from eventcore.bus.outcome import Outcome, Receipt
+from eventcore.bus.places import Place
 from eventcore.bus.replay import ReplayReport, Speed
 from eventcore.home.control import ControlClient
-from eventcore.kernel.errors import BusOverflow, EngineClosed, EventCoreError, NoResponder
+from eventcore.kernel.errors import BusOverflow, EngineClosed, EventCoreError
 from eventcore.kernel.event import Event
 
 log = logging.getLogger("eventcore.bus")
@@ -40,7 +41,7 @@ class RemoteBus(Room):
 
     def __init__(self, client: ControlClient, tasks: TaskGroup) -> None:
         super().__init__(client)
-        self.dead_letters = RemoteDeadLetters(client)
+        self.dead_letters, self.places = RemoteDeadLetters(client), RemotePlaces(client)
         self._tasks = tasks
         self._waiting: deque[RemotePending] = deque()
         self._sending = self._closed = False
@@ -106,15 +107,10 @@ class RemoteBus(Room):
 
         Raises:
             NoResponder: nobody answers; known at once.
-            RemoteError: whatever else went wrong there; `code` tells what.
+            RemoteError: the connection to the engine broke.
         """
         asked = {"target": target, "params": dict(params or {}), "timeout": timeout}
-        try:
-            return (await self._client.call("events.request", asked, timeout=timeout + SLACK))["answer"]
-        except EventCoreError as error:
-            if error.code == NoResponder.code:
-                raise NoResponder(error.message, hint=error.hint) from None
-            raise
+        return (await self._client.call("events.request", asked, timeout=timeout + SLACK))["answer"]
 
     async def payload(self, event: Event) -> Any:
         """As `Bus.payload`."""
@@ -144,9 +140,11 @@ class RemoteBus(Room):
         until: Since | None = None,
         speed: Speed = "instant",
         dry_run: bool = False,
+        job: str | None = None,
     ) -> ReplayReport:
         """As `Bus.replay`, of a subscription of the running engine. Cancelled here, it ends there."""
         asked = {"subscription": name, "since": plain(since), "until": plain(until), "speed": speed, "dry_run": dry_run}
+        asked |= {"job": job} if job is not None else {}
         done = await self._client.call("events.replay", asked, timeout=_REPLAY_SECONDS)
         report = ReplayReport(
             done["subscription"], done["matched"], done["delivered"], done["failed"], dry_run=done["dry_run"]
@@ -218,6 +216,18 @@ class RemoteDeadLetters(Room):
         letter = await self.show(letter_id)
         await self._client.call("deadletters.drop", {"id": letter_id})
         return letter
+
+
+class RemotePlaces(Room):
+    """`core.bus.places` of a running engine."""
+
+    async def list(self) -> builtins.list[Place]:
+        """As `Places.list`."""
+        return [Place(**row) for row in await self._client.call("subscriptions.list")]
+
+    async def drop(self, name: str) -> None:
+        """As `Places.drop`."""
+        await self._client.call("subscriptions.drop", {"name": name})
 
 
 def _receipt(row: Mapping[str, Any]) -> Receipt:

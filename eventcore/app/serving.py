@@ -18,6 +18,7 @@ from eventcore.plugins.memory.embeddings import Embeddings
 from eventcore.plugins.memory.memories import Memories
 from eventcore.plugins.plans import Plans
 from eventcore.plugins.services import api, databases, memory, scheduler
+from eventcore.plugins.widgets import Widgets, advanced_mode
 
 
 def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack) -> None:
@@ -35,8 +36,12 @@ def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack)
 
     plans = Plans(store=base.store, bus=bus, clock=base.clock, registry=calls.registry, limit=calls.time_limit, run=run)
     table |= scheduler.table(plans)
-    plugins.plans, plugins.forgetting = plans, Forgetting(memories, plans, kept)
+    plugins.plans = plans
+    plugins.forgetting = Forgetting(memories, plans, kept, plugins.hooking)
+    plugins.packages.forget = plugins.forgetting.forget
     plugins.lifecycle.watchers.append(plans.expect)
+    bus.version_of = plugins.registry.version_of
+    plugins.widgets = Widgets(base.settings.plugins.trusted, advanced_mode(base.environ))
 
 
 def _memories(base: Base, bus: Bus, stack: AsyncExitStack) -> Memories:

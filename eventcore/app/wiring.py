@@ -100,7 +100,7 @@ async def _assemble(base: Base, stack: AsyncExitStack, alone: bool) -> Engine:
     tiers = make_tiers(base, bus, stack)
     supervisor = Supervisor(clock=base.clock, launcher=tiers)
     await supervisor.start(stack)
-    definitions, scribe = Registry(), Scribe(base.ids)
+    definitions, scribe = Registry(bus.types.check), Scribe(base.ids, bus.types.version)
     window = base.settings.engine.idempotency_window
     launcher = Launcher(definitions, scribe, base.ids, base.clock, owner=base.owner, lease=LEASE, key_window=window)
     bus.contributors.append(launcher)

@@ -31,7 +31,9 @@ from eventcore.bus.intake import HOST, KEY_WINDOW, Intake
 from eventcore.bus.notices import Notices
 from eventcore.bus.outbox import MAX_PENDING, Outbox
 from eventcore.bus.outcome import Receipt
+from eventcore.bus.places import Places
 from eventcore.bus.replay import Replay, ReplayReport, Speed
+from eventcore.bus.replay_job import Named, Unnamed
 from eventcore.bus.staging import Staging, current_delivery, current_staging
 from eventcore.bus.types import EventType
 from eventcore.kernel.context import CallContext
@@ -74,6 +76,8 @@ class Bus(Emitting):
         self._intake = Intake(store, clock, ids, faults, self.types, key_window)
         self._faults, self.contributors = faults, self._intake.contributors
         self.responder: Responder | None = None
+        #: The version of a plugin, for what is recorded of its failures; set by whoever knows plugins.
+        self.version_of: Callable[[str], str | None] = lambda plugin: None
         self._admission = Admission(self._dispatch)
         self.durables = DurableRoom(
             store=store,
@@ -89,6 +93,8 @@ class Bus(Emitting):
         self.contributors.append(self.durables)
         #: Events that durable subscriptions gave up on.
         self.dead_letters = DeadLetters(self.durables, self.context)
+        #: Where durable subscriptions stand.
+        self.places = Places(self.durables, self.context)
         self._forks = self._thread = 0
 
     # -- life --------------------------------------------------------------------------------------------------------
@@ -229,6 +235,8 @@ class Bus(Emitting):
         event_id: str | None = None,
     ) -> Event:
         """An event under `context`, not yet committed. Checks the payload, not the right to emit the type."""
+        if type == "plugin_error" and isinstance(data, dict):
+            data = {"version": self.version_of(str(data.get("plugin"))), **data}
         return self._intake.build(type, data, context, source, subject, key, idempotency_key, event_id)
 
     # -- durable subscriptions ---------------------------------------------------------------------------------------
@@ -253,6 +261,7 @@ class Bus(Emitting):
         until: Since | None = None,
         speed: Speed = "instant",
         dry_run: bool = False,
+        job: str | None = None,
     ) -> ReplayReport:
         """Deliver the past once more to one subscription, live or durable, and return when that is done.
 
@@ -266,23 +275,29 @@ class Bus(Emitting):
                 from now; None: from the first event, up to the last one recorded before this call.
             speed: `instant` one after the other, or `original` with the pauses that lay between them.
             dry_run: only count.
+            job: a name under which the job's place is stored. Replayed under the same name again, after a stop or a
+                kill, it goes on behind the event at which it was; when it has come to its end the name is free. What a
+                handler stages is committed with the place; an event without that may be delivered twice.
 
         Raises:
             NotFound: this engine has no such subscription.
-            InvalidInput: the speed is neither.
+            InvalidInput: the speed is neither, or the job's name is none.
+            Conflict: another engine is at the job of that name.
         """
         self.check_open()
-        job = Replay(
+        subscription = self._subscription(name)
+        place = Unnamed(self.commit) if job is None else Named(self.durables, self.commit, subscription.tenant, job)
+        replay = Replay(
             self.durables,
             self,
-            self._subscription(name),
-            lambda staging: self.commit(staging.batch, staging.guards),
+            subscription,
+            place,
             since=since,
             until=until,
             speed=speed,
             dry_run=dry_run,
         )
-        return await job.run()
+        return await replay.run()
 
     def check(self, event: Event) -> None:
         """Refuse an event of a handler, step or plugin that would close a loop or comes too fast, and record that.

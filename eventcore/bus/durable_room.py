@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
+import anyio
 from anyio.abc import TaskGroup
 
 from eventcore.bus.durable import DurableSubscription
@@ -111,6 +112,13 @@ class DurableRoom:
             if one.tenant == tenant and name in (one.name, one.stored):
                 return one
         return None
+
+    async def ended(self, tenant: str, name: str) -> None:
+        """Wait until what was just unsubscribed here has written down where it is and given up its claim."""
+        last = self._latest.get((tenant, name))
+        if last is not None and last.stopped:
+            with anyio.move_on_after(LEASE):
+                await last.closed.wait()
 
     # -- commits -----------------------------------------------------------------------------------------------------
 

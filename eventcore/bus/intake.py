@@ -76,10 +76,17 @@ class Intake:
         key: str | None = None,
         idempotency_key: str | None = None,
         event_id: str | None = None,
-        schema_version: int = 1,
-        blobs: bool = False,
+        schema_version: int | None = None,
+        blobs: bool | None = None,
     ) -> Event:
-        """An event under `context`, not yet committed. Checks the payload, not the right to emit the type."""
+        """An event under `context`, not yet committed. Checks the payload's form, not the right to emit the type.
+
+        Args:
+            schema_version, blobs: what is declared of the type; None: this looks for it.
+        """
+        if schema_version is None or blobs is None:
+            kind = self._types.get(type)
+            schema_version, blobs = (1, False) if kind is None else (kind.version, kind.blobs)
         raw = encode(data, limit=MAX_BLOB if blobs else MAX_PAYLOAD, what=f"the data of {type}")
         blob = body = None
         if len(raw) > MAX_PAYLOAD:

@@ -6,7 +6,8 @@ handler can tell: `core.bus.delivery.replay` is True while it runs.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -16,12 +17,13 @@ from eventcore.bus.calling import describe
 from eventcore.bus.durable_room import DurableRoom, instant
 from eventcore.bus.filters import selects
 from eventcore.bus.outcome import Outcome
+from eventcore.bus.replay_job import Job
 from eventcore.bus.staging import Staging
 from eventcore.bus.subscription import Subscription
-from eventcore.kernel.errors import EventCoreError, InvalidInput
+from eventcore.kernel.errors import Conflict, EventCoreError, InvalidInput
 from eventcore.kernel.event import Event
 from eventcore.kernel.names import pattern as compile_pattern
-from eventcore.kernel.records import EventQuery
+from eventcore.kernel.records import CursorHeld, EventQuery
 
 Speed = Literal["instant", "original"]
 SPEEDS = ("instant", "original")
@@ -57,7 +59,7 @@ class Replay:
     """One job.
 
     Args:
-        commit: takes what a handler staged.
+        job: its place, and who commits what handlers stage.
     """
 
     def __init__(
@@ -65,7 +67,7 @@ class Replay:
         room: DurableRoom,
         bus: object,
         subscription: Subscription,
-        commit: Callable[[Staging], Awaitable[object]],
+        job: Job,
         *,
         since: Since | None,
         until: Since | None,
@@ -74,33 +76,61 @@ class Replay:
     ) -> None:
         if speed not in SPEEDS:
             raise InvalidInput(f"speed {speed!r} is none of {', '.join(SPEEDS)}")
-        self._room, self._bus, self._subscription, self._commit = room, bus, subscription, commit
+        self._room, self._bus, self._subscription, self._job = room, bus, subscription, job
         self._since = None if since is None else instant(since, room.clock)
         self._until = None if until is None else instant(until, room.clock)
         self._original, self._end = speed == "original", room.seen
+        # Time of the first event, and the clock when it was delivered.
+        self._first: tuple[float, float] | None = None
         self.report = ReplayReport(subscription.name, dry_run=dry_run)
 
     async def run(self) -> ReplayReport:
-        """Deliver what was recorded before this moment, in order."""
-        report, clock = self.report, self._room.clock
-        first: tuple[float, float] | None = None
-        async for event in self._events():
-            report.matched += 1
-            if self.report.dry_run:
-                continue
-            if self._original:
-                first = first or (event.at, clock.monotonic())
-                await clock.sleep(max(0.0, event.at - first[0] - (clock.monotonic() - first[1])))
-            outcome = await self._deliver(event)
-            if outcome.ok:
-                report.delivered += 1
-                continue
-            report.failed += 1
-            if len(report.failures) < MAX_FAILURES:
-                report.failures.append((event, outcome))
+        """Deliver what was recorded before this moment, in order.
+
+        Raises:
+            Conflict: another engine is at this job, or has taken it over.
+        """
+        if self.report.dry_run:
+            return await self._run()
+        done = False
+        self.report.last = await self._job.begin()
+        try:
+            report = await self._run()
+            done = True
+            return report
+        finally:
+            await self._job.end(done)
+
+    async def _run(self) -> ReplayReport:
+        report = self.report
+        # A generator that is left half way has to be closed here: who would otherwise do it is the loop's end.
+        async with aclosing(self._events()) as events:
+            async for event in events:
+                report.matched += 1
+                if not report.dry_run:
+                    await self._pace(event)
+                    self._note(event, await self._deliver(event))
+                    await self._job.passed(event.position, None)
         return report
 
-    async def _events(self) -> AsyncIterator[Event]:
+    async def _pace(self, event: Event) -> None:
+        """At the original speed, wait as long as it was since the first event."""
+        if self._original:
+            clock = self._room.clock
+            self._first = self._first or (event.at, clock.monotonic())
+            at, began = self._first
+            await clock.sleep(max(0.0, event.at - at - (clock.monotonic() - began)))
+
+    def _note(self, event: Event, outcome: Outcome) -> None:
+        report = self.report
+        if outcome.ok:
+            report.delivered += 1
+            return
+        report.failed += 1
+        if len(report.failures) < MAX_FAILURES:
+            report.failures.append((event, outcome))
+
+    async def _events(self) -> AsyncGenerator[Event, None]:
         subscription, report = self._subscription, self.report
         regex = compile_pattern(subscription.pattern)
         while report.last < self._end:
@@ -134,9 +164,11 @@ class Replay:
         try:
             outcome = (await attempt(self._bus, self._room, subscription, event, delivery, staging)).outcome
             if outcome.ok and staging:
-                await self._commit(staging)
+                await self._job.passed(event.position, staging)
                 staging.committed = True
         except EventCoreError as error:
+            if isinstance(error, Conflict) and isinstance(error.guard, CursorHeld):
+                raise  # the job is another engine's now
             return Outcome(subscription.name, "error", outcome.seconds, error=describe(error))
         finally:
             staging.close()

@@ -113,6 +113,11 @@ class EventTypes:
     def get(self, name: str) -> EventType | None:
         return self._types.get(name)
 
+    def version(self, name: str) -> int:
+        """The version of the payload of events of this type that are emitted now."""
+        declared = self._types.get(name)
+        return 1 if declared is None else declared.version
+
     def newest(self, event: Event) -> Event:
         """The event with its payload in the newest declared version of its type.
 

@@ -230,6 +230,7 @@ def _print_line(event: Mapping[str, Any], as_json: bool) -> None:
     epilog=examples(
         "eventcore events replay billing --since 2h",
         "eventcore events replay greeter.on_order_created --since 1d --dry-run",
+        "eventcore events replay billing --job backfill",
     ),
 )
 @click.argument("subscription", metavar="SUB")
@@ -243,6 +244,7 @@ def _print_line(event: Mapping[str, Any], as_json: bool) -> None:
     help="One after the other, or with the pauses that lay between them.",
 )
 @click.option("--dry-run", is_flag=True, help="Only count.")
+@click.option("--job", metavar="NAME", help="Go on where the job of this name was when it was stopped.")
 @click.option(
     "--timeout", type=click.FloatRange(min=0, min_open=True), default=3600.0, show_default=True, help="In seconds."
 )
@@ -253,6 +255,7 @@ def replay(
     until: str | None,
     speed: str,
     dry_run: bool,
+    job: str | None,
     timeout: float,
     as_json: bool,
 ) -> None:
@@ -265,6 +268,7 @@ def replay(
     from eventcore.cli.session import connect
 
     asked = {"subscription": subscription, "since": since, "until": until, "speed": speed, "dry_run": dry_run}
+    asked |= {"job": job}
     with connect() as session:
         done = session.call("events.replay", asked, timeout=timeout)
     if as_json:

@@ -40,13 +40,18 @@ def install(target: str | None, grants: tuple[str, ...], yes: bool, as_json: boo
 
     with connect() as session:
         if target is not None:
-            done = [_install(session, {"target": str(Path(target).expanduser().absolute())}, grants, yes, as_json)]
+            done = [_install(session, {"target": _absolute(target)}, grants, yes, as_json)]
         else:
             done = _restore(session, yes, as_json)
     if as_json:
         print_json(done[0] if target is not None else done)
     if any("error" in one for one in done):
         raise click.exceptions.Exit(FAILED)
+
+
+def _absolute(target: str) -> str:
+    """A path that means the same to an engine that runs elsewhere; addresses are left as they are."""
+    return target if "://" in target else str(Path(target).expanduser().absolute())
 
 
 def _install(
@@ -129,13 +134,14 @@ def _ask(found: dict[str, Any], grants: list[str], yes: bool) -> list[str]:
     epilog=examples("eventcore plugins uninstall my-plugin", "eventcore plugins uninstall my-plugin --purge --yes"),
 )
 @click.argument("name")
-@click.option("--purge", is_flag=True, help="Remove its data, memory and settings as well.")
+@click.option("--purge", is_flag=True, help="Remove its data, settings, memories, plans and databases as well.")
 @click.option("--yes", is_flag=True, help="Do not ask, also if another plugin needs it.")
 @face
 def uninstall(name: str, purge: bool, yes: bool, as_json: bool) -> None:
     """Remove an installed plugin: stop it, take its code and registration away.
 
-    What lies in plugins/ without having been installed is yours, and not removed. Asks if another plugin needs it.
+    Its data, settings and memories are kept for the next install, unless you say --purge. What lies in plugins/
+    without having been installed is yours, and not removed. Asks if another plugin needs it.
     """
     from eventcore.cli.output import clean, print_json
     from eventcore.cli.session import connect
@@ -151,4 +157,9 @@ def uninstall(name: str, purge: bool, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json(row)
         return
+    kept = ", ".join(f"{count:,} {kind}" for kind, count in row["forgotten"].items() if count)
     click.echo(f"{clean(row['slug'])} is uninstalled{', with all that it kept' if purge else ''}")
+    if kept:
+        click.echo(f"  removed: {kept}")
+    if not purge:
+        click.echo("  its data and settings are kept; --purge would have removed them")

@@ -20,6 +20,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "emit": ("emit", "Record an event, or one for each line of a file."),
     "events": ("events", "Look at what happened, and at what caused what."),
     "deadletters": ("deadletters", "Look at events that a subscription gave up on, and deliver them again."),
+    "subscriptions": ("subscriptions", "Look at the places of durable subscriptions, and drop those of no use."),
     "plugins": ("plugins", "List, check, enable and disable plugins."),
     "memory": ("memory", "Search what is remembered, list it, forget it."),
     "sandbox": ("sandbox", "See what confines plugins on this machine."),

@@ -59,7 +59,7 @@ def chained(manifest: PluginManifest, around: Surroundings) -> Problem | None:
         return None
     if around.elsewhere(slug):
         return None
-    message = f"there is no workflow {slug!r}{did_you_mean(slug, known)}; searched: {', '.join(around.searched)}"
+    message = f"there is no workflow {slug!r}; searched: {', '.join(around.searched)}{did_you_mean(slug, known)}"
     return Problem(str(manifest.path), None, "workflow_slug", message, warning=True)
 
 

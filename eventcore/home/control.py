@@ -21,6 +21,7 @@ from eventcore.home.control_connection import Connection, FrameReader, Handler, 
 from eventcore.home.control_socket import bind, remove
 from eventcore.home.control_stream import STREAM_ENDED, UnixStream, accept, connect
 from eventcore.home.lock import OwnerLock
+from eventcore.home.remote_errors import remote_error
 from eventcore.kernel.errors import InvalidPayload
 
 _log = logging.getLogger("eventcore.home.control")
@@ -217,6 +218,6 @@ async def _response(reader: FrameReader) -> dict[str, Any]:
     try:
         return wire.decode_response(await reader.frame(wire.MAX_RESPONSE))
     except InvalidPayload as error:
-        raise wire.remote_error({"code": "protocol_error", "message": error.message}) from None
+        raise remote_error({"code": "protocol_error", "message": error.message}) from None
     except STREAM_ENDED:
         raise wire.connection_lost() from None

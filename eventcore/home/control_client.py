@@ -19,6 +19,7 @@ from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
+from eventcore.home.remote_errors import remote_error
 from eventcore.kernel.errors import InvalidPayload, RemoteError
 
 #: Largest request and answer, in bytes of JSON.
@@ -161,16 +162,6 @@ def result_of(answer: Mapping[str, Any]) -> Any:
         return answer.get("result")
     error = answer.get("error")
     raise remote_error(error if isinstance(error, dict) else {})
-
-
-def remote_error(body: Mapping[str, Any]) -> RemoteError:
-    """A `RemoteError` with the code, message, hint and details of an error's JSON."""
-    message, hint = body.get("message"), body.get("hint")
-    error = RemoteError(str(message) if message else None, hint=str(hint) if hint else None)
-    error.code = str(body.get("code") or RemoteError.code)
-    error.details = dict(body.get("details") or {})
-    error.details |= {key: body[key] for key in body.keys() - {"code", "message", "hint", "details"}}
-    return error
 
 
 def not_running(path: Path) -> EngineNotRunning:

@@ -22,6 +22,8 @@ ENVIRONMENT: dict[str, str] = {
     ENV_PLUGIN_DIR: "The plugin folder to use in place of the home's plugins/. Path.",
     "EVENTCORE_CPU_LIMIT": "CPU seconds of one call of a plugin, in place of [sandbox] cpu_seconds. Number.",
     "KARI_CPU_LIMIT": "Another name of EVENTCORE_CPU_LIMIT, which wins when both are set. Number.",
+    "EVENTCORE_ADVANCED_MODE": "Show the widgets of plugins that nobody trusts: true, 1, yes or on. Flag.",
+    "ADVANCED_MODE": "Another name of EVENTCORE_ADVANCED_MODE, which wins when both are set. Flag.",
     "KARI_PLUGIN_DIR": f"Another name of {ENV_PLUGIN_DIR}, which wins when both are set. Path.",
 }
 

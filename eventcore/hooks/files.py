@@ -2,7 +2,8 @@
 
 A module function `on_<hook>` handles that hook; any other `on_<event>` subscribes to that event. There is no manifest.
 Two names are set in the module before its code runs: `settings`, the table `[hooks.settings.<slug>]` with secrets
-looked up, and `home`, the home's folder as text or None.
+looked up, and `home`, the home's folder as text or None. A module that sets `DURABLE`, a list of events, misses none of
+those, over restarts too.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from eventcore.bus.acks import Durable
 from eventcore.bus.bus import Bus
 from eventcore.bus.subscription import Subscription
 from eventcore.hooks.breaker import Change
@@ -68,6 +70,7 @@ class _Content:
     handlers: list[Handler] = field(default_factory=list)
     events: list[tuple[str, Callable[..., Any]]] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    durable: frozenset[str] = frozenset()
 
 
 class HookFiles:
@@ -192,7 +195,7 @@ class HookFiles:
         if not functions:
             names = ", ".join(spec.name for spec in self._hooks.specs)
             raise InvalidInput("it has no function named on_<hook> or on_<event>", hint=f"hooks: {names}")
-        content = _Content()
+        content = _Content(durable=_durable(module))
         for name, function, line in functions:
             mark = getattr(function, "__eventcore_hook__", None)
             hook = mark.hook if mark and mark.hook else name
@@ -224,10 +227,17 @@ class HookFiles:
                 canonical_pattern(name.removeprefix("on_"))
             except EventCoreError as error:
                 raise InvalidInput(f"{name}: {error.message}") from None
+        if missing := sorted(content.durable - {name.removeprefix("on_") for name, _ in content.events}):
+            raise InvalidInput(f"DURABLE lists {missing[0]!r}, but there is no function on_{missing[0]}")
         self._hooks.registry.replace(found.slug, content.handlers)
         self._unsubscribe(found.slug)
         self._subscriptions[found.slug] = [
-            self._bus.subscribe(name.removeprefix("on_"), function, name=f"{found.slug}.{name}")
+            self._bus.subscribe(
+                name.removeprefix("on_"),
+                function,
+                name=f"{found.slug}.{name}",
+                durable=Durable() if name.removeprefix("on_") in content.durable else None,
+            )
             for name, function in content.events
         ]
         found.handlers = [handler.name for handler in content.handlers]
@@ -267,6 +277,14 @@ def on_functions(module: ModuleType) -> list[tuple[str, Callable[..., Any], int]
             code = getattr(inspect.unwrap(value), "__code__", None)
             found.append((name, value, code.co_firstlineno if code else 0))
     return sorted(found, key=lambda item: item[2])
+
+
+def _durable(module: ModuleType) -> frozenset[str]:
+    """The events that the module says it must not miss."""
+    listed = vars(module).get("DURABLE", ())
+    if not isinstance(listed, list | tuple | set | frozenset) or not all(isinstance(one, str) for one in listed):
+        raise InvalidInput('DURABLE is a list of event types, as ["order_created"]')
+    return frozenset(one.removeprefix("on_") for one in listed)
 
 
 def _stamp(path: Path) -> Stamp:

@@ -262,6 +262,9 @@ class PluginFailed(EventCoreError):
         #: What the call printed before it failed: `{"stdout": ..., "stderr": ...}`.
         self.output = dict(output or {})
 
+    def as_dict(self) -> dict[str, Any]:
+        return super().as_dict() | {"kind": self.kind}
+
 
 class PluginTimeout(PluginFailed):
     """The plugin did not answer within its time limit; its worker was killed."""

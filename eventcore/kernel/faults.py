@@ -32,6 +32,7 @@ FAULT_POINTS: dict[str, str] = {
     "install.moved": "an installed folder is in its place; plugins/manifest.json does not list it",
     "uninstall.moved": "an installed folder is out of its place; nothing is stored",
     "uninstall.committed": "a plugin's removal is stored; its files are still there",
+    "uninstall.forgotten": "what was kept for a plugin is gone, if that was asked for; its files are still there",
     "delivery.after_ack": "what came of a delivery is stored; the next commit of the subscription has not begun",
 }
 

@@ -78,6 +78,10 @@ class Metrics(Protocol):
         """Set the gauge `name`."""
         ...
 
+    def recorder(self, name: str, **labels: str) -> Callable[[float], None]:
+        """What records under these labels, as `count`, `observe` or `gauge` does: for what would look them up often."""
+        ...
+
     def collector(self, collect: Callable[[], None]) -> None:
         """Call `collect` before each reading: it records what is counted elsewhere because it happens too often."""
         ...

@@ -5,6 +5,7 @@ jsonschema-rs checks them (a trivial check takes 0.3 us): schemas stand on the p
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import jsonschema_rs
@@ -12,6 +13,12 @@ import jsonschema_rs
 from eventcore.kernel.errors import InvalidInput, InvalidPayload
 
 _SHOWN = 10
+
+
+def defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
+    """The `default` of each of an object's properties that has one. Schemas only describe; who fills in calls this."""
+    properties = (schema or {}).get("properties", {})
+    return {name: one["default"] for name, one in properties.items() if isinstance(one, dict) and "default" in one}
 
 
 class Schema:
@@ -41,4 +48,8 @@ class Schema:
     def check(self, value: Any, what: str) -> None:
         """Raise InvalidPayload, naming each field, unless `value` fits."""
         if wrong := self.wrong(value):
-            raise InvalidPayload(f"{what}: {'; '.join(wrong[:_SHOWN])}")
+            raise self.refusal(wrong, what)
+
+    def refusal(self, wrong: list[str], what: str) -> InvalidPayload:
+        """The error for what `wrong` found."""
+        return InvalidPayload(f"{what}: {'; '.join(wrong[:_SHOWN])}")

@@ -151,8 +151,8 @@ class PluginSettings(Section):
     trusted: PluginSlugs = Field(
         default=(),
         description=(
-            "Plugins that may run in the host's own process, without a sandbox, if their manifest asks for that. "
-            "List of slugs."
+            "Plugins that may run in the host's own process, without a sandbox, if their manifest asks for that; and "
+            "whose ui.py is trusted, if their manifest says so. List of slugs."
         ),
         examples=[["hello-world"]],
     )

@@ -229,6 +229,18 @@ class Store(ABC):
         """How far a durable subscription has come, or None if it never began."""
 
     @abstractmethod
+    async def cursors(self, tenant: str) -> list[Cursor]:
+        """How far every durable subscription of a tenant has come, those that nobody consumes any more too; by name."""
+
+    @abstractmethod
+    async def forget_cursor(self, tenant: str, name: str, now: float) -> bool:
+        """Remove a durable subscription's place with its deliveries; what nobody consumes holds back retention no more.
+
+        False, and nothing is done: there is none, or somebody holds a claim on it that has not ended at `now`. Dead
+        letters stay.
+        """
+
+    @abstractmethod
     async def deliveries(self, tenant: str, subscription: str, limit: int = 1000) -> list[Delivery]:
         """A durable subscription's unsettled events and those settled above its cursor, by position."""
 

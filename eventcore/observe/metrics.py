@@ -95,6 +95,10 @@ class NullMetrics:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Do nothing."""
 
+    def recorder(self, name: str, **labels: str) -> Callable[[float], None]:
+        """What does nothing."""
+        return _drop
+
     def collector(self, collect: Callable[[], None]) -> None:
         """Do nothing."""
 
@@ -141,6 +145,11 @@ class PrometheusMetrics:
     def gauge(self, name: str, value: float, **labels: str) -> None:
         """Set the gauge `name`."""
         (self._fast.get((name, "gauge", tuple(labels.items()))) or self._find(name, "gauge", labels))(value)
+
+    def recorder(self, name: str, **labels: str) -> Callable[[float], None]:
+        """What records in the metric `name` under these labels."""
+        family = self._families.get(name)
+        return self._find(name, family.metric.kind if family is not None else "counter", labels)
 
     def collector(self, collect: Callable[[], None]) -> None:
         """Call `collect` before each reading, on the thread that reads. One that fails is logged."""

@@ -69,6 +69,7 @@ ROUTES: tuple[Route, ...] = (
     Route("POST", "/runs/{id}/retry", "runs.retry", _ADMINS, _ADMIN),
     Route("POST", "/schedules/{id}/pause", "schedules.pause", _ADMINS, _ADMIN),
     Route("POST", "/deadletters/{id}/redrive", "deadletters.redrive", _ADMINS, _ADMIN),
+    Route("POST", "/memory/purge", "memory.purge", _ADMINS, _ADMIN),
     Route("POST", "/hooks/reload", "hooks.reload", _ADMINS, _ADMIN),
 )
 

@@ -9,9 +9,10 @@ from eventcore.engine import Engine
 from eventcore.operations.shapes import plugin_row
 
 
-async def inspect(engine: Engine, target: str) -> dict[str, Any]:
-    """What installing a folder or archive would bring: manifest, permissions, SHA-256. Changes nothing."""
-    return await engine.plugins.packages.inspect(target)
+async def inspect(engine: Engine, target: str, replacing: str | None = None) -> dict[str, Any]:
+    """What installing a folder or archive, in the place of a plugin where one is named, would bring: manifest,
+    permissions, SHA-256. Changes nothing."""
+    return await engine.plugins.packages.inspect(target, replacing=replacing)
 
 
 async def install(
@@ -30,10 +31,10 @@ async def install(
 
 
 async def uninstall(engine: Engine, name: str, purge: bool = False, force: bool = False) -> dict[str, Any]:
-    """Remove an installed plugin; with `purge` its data, memory and settings too."""
+    """Remove an installed plugin; with `purge` its data, settings and all that the host keeps for it too."""
     record = engine.plugins.get(name)
-    await engine.plugins.packages.uninstall(record, engine.bus.context(), purge=purge, force=force)
-    return {**plugin_row(record), "purged": purge}
+    forgotten = await engine.plugins.packages.uninstall(record, engine.bus.context(), purge=purge, force=force)
+    return {**plugin_row(record), "purged": purge, "forgotten": forgotten}
 
 
 async def absent(engine: Engine) -> list[dict[str, Any]]:

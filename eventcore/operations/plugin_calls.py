@@ -28,17 +28,19 @@ async def call(
     roles: list[str] | None = None,
     tenant: str | None = None,
     timeout: float | None = None,
+    remember: bool = False,
 ) -> dict[str, Any]:
     """Call a plugin by intent or name, enabling it if it was only discovered and needs nothing that it is not granted.
 
-    With `user` or `roles`, as that caller, who has the roles given and no others; else as the operator.
+    With `user` or `roles`, as that caller, who has the roles given and no others; else as the operator. With
+    `remember` the result goes into memory, if the settings say so.
     """
     await engine.plugins.ready(name)
     context: CallContext = engine.bus.context()
     if user is not None or roles is not None:
         context = caller(f"user:{user or 'anonymous'}", roles or (), tenant or engine.tenant)
     began = time.perf_counter()
-    done = await engine.plugins.calls.run(name, params or {}, context, timeout=timeout)
+    done = await engine.plugins.calls.run(name, params or {}, context, timeout=timeout, remember=remember)
     seconds = round(time.perf_counter() - began, 6)
     return {
         "result": done.result,

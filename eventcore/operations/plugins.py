@@ -12,6 +12,7 @@ from eventcore.kernel.outside import PluginScope
 from eventcore.operations.plugin_use import use_of
 from eventcore.operations.shapes import instant, plugin_row
 from eventcore.plugins.dependencies import needed_by
+from eventcore.plugins.introspection import differences
 from eventcore.plugins.outside.reach import reach_in_words
 from eventcore.plugins.registry import PluginRecord
 
@@ -48,13 +49,13 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
     return {
         **plugin_row(record),
         "since": instant(record.since),
-        "problems": [problem.as_dict() for problem in record.problems],
+        "problems": [problem.as_dict() for problem in (*record.problems, *differences(record))],
         "granted": sorted(str(permission) for permission in record.granted),
         "registered": record.registered,
         "content_hash": record.content_hash,
         "package": asdict(package) if (package := engine.plugins.packages.installed(record.slug)) else None,
         "worker": "running" if engine.plugins.lifecycle.running(record) else "none",
-        "ui": _ui(record),
+        "ui": engine.plugins.widgets.in_words(record),
         "settings": [one.as_dict() for one in engine.plugins.configuring.show(record)] if record.manifest else [],
         "calls": await use_of(engine, record.slug),
         "needed_by": needed_by(record.slug, engine.plugins.registry),
@@ -72,13 +73,6 @@ def reach(engine: Engine, record: PluginRecord) -> dict[str, str]:
         return reach_in_words(record.described(), record.granted, scope, engine.settings.http)
     except InvalidInput as error:
         return {"wrong": str(error)}
-
-
-def _ui(record: PluginRecord) -> str | None:
-    """Whether its `ui.py` may be shown; that takes the operator's trust as well, who gives it in the Control Room."""
-    if record.manifest is None or not (record.path / "ui.py").is_file():
-        return None
-    return f"{'trusted' if record.manifest.trusted_ui else 'not trusted'} by manifest, not by operator"
 
 
 async def _containers(engine: Engine, record: PluginRecord) -> dict[str, Any] | None:

@@ -16,10 +16,11 @@ async def replay(
     until: str | float | None = None,
     speed: Speed = "instant",
     dry_run: bool = False,
+    job: str | None = None,
 ) -> dict[str, Any]:
     """Deliver past events again to one subscription of this engine; returns when that is done."""
     report = await engine.bus.replay(
-        subscription, since=when(since, "since"), until=when(until, "until"), speed=speed, dry_run=dry_run
+        subscription, since=when(since, "since"), until=when(until, "until"), speed=speed, dry_run=dry_run, job=job
     )
     return {
         "subscription": report.subscription,

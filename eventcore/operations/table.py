@@ -33,6 +33,7 @@ from eventcore.operations import (
     runs,
     schedules,
     status,
+    subscriptions,
     workflows,
 )
 
@@ -48,6 +49,8 @@ OPERATIONS: dict[str, Operation] = {
     "deadletters.show": deadletters.show,
     "deadletters.redrive": deadletters.redrive,
     "deadletters.drop": deadletters.drop,
+    "subscriptions.list": subscriptions.list_places,
+    "subscriptions.drop": subscriptions.drop,
     "backup": history.backup,
     "events.emit": events.emit,
     "events.emit_cloudevent": events.emit_cloudevent,

@@ -35,8 +35,8 @@ from eventcore.plugins.cleaning import for_caller, without_secrets
 from eventcore.plugins.configuration import Configuration
 from eventcore.plugins.fallback import instead_of, stand_in
 from eventcore.plugins.host_api import HostServices
-from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.memory.memories import Memories
+from eventcore.plugins.prepared import Preparations
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -71,13 +71,13 @@ class Calls:
     ) -> None:
         self.registry, self._supervisor, self.services = registry, supervisor, services
         self._bus, self._clock, self._ids, self._metrics, self._starter = bus, clock, ids, metrics, starter
-        self._timeout, self.configuration, self._secrets = timeout, configuration, secrets
+        self.configuration, self._secrets = configuration, secrets
         self.rules = rules
         #: Where results are remembered; set where the engine is put together.
         self.memories: Memories | None = None
         self.limits = limits
         self._specs: dict[tuple[str, str], WorkerSpec] = {}
-        self._compiled: dict[str, tuple[PluginManifest, Schema | None, Schema | None]] = {}
+        self._prepared = Preparations(metrics, timeout)
 
     # -- Invoker -----------------------------------------------------------------------------------------------------
 
@@ -209,7 +209,8 @@ class Calls:
         target = self.registry.answering(intent) or stand_in(self.registry, self.registry.declared(intent))
         if target is None:
             raise self._unknown(intent)
-        await roles.check(target, intent, context, self.services.refusals)
+        if not roles.may_call(target, context):
+            await roles.check(target, intent, context, self.services.refusals)
         return target
 
     def _unknown(self, intent: str) -> UnknownIntent:
@@ -231,8 +232,8 @@ class Calls:
         timeout: float | None = None,
     ) -> Invocation:
         body = call_body(intent, params, context, metadata)
-        provider = _provider(target)
-        self._metrics.count("plugin_calls_total", plugin=provider)
+        meters = self._prepared.host if isinstance(target, HostIntent) else self._prepared.of(target).meters
+        meters.calls(1)
         began = self._clock.monotonic()
         try:
             if isinstance(target, HostIntent):
@@ -240,6 +241,7 @@ class Calls:
             else:
                 done = await self._call_plugin(target, params, body, context, timeout)
         except PluginFailed as error:
+            provider = _provider(target)
             self._metrics.count("plugin_failures_total", plugin=provider, reason=error.code)
             without_secrets(error, self._secrets)
             other = stand_in(self.registry, target)
@@ -250,8 +252,8 @@ class Calls:
             return await self._call(other, intent, params, context, {**metadata, "instead_of": provider}, timeout)
         done.instead_of = instead_of(self.registry, intent, done.provider)
         if reports_failure(done.result):
-            self._metrics.count("plugin_failures_total", plugin=provider, reason="reported")
-        self._metrics.observe("plugin_execution_seconds", self._clock.monotonic() - began, plugin=provider)
+            self._metrics.count("plugin_failures_total", plugin=done.provider, reason="reported")
+        meters.seconds(self._clock.monotonic() - began)
         return done
 
     async def _call_host(
@@ -278,19 +280,19 @@ class Calls:
         context: CallContext,
         timeout: float | None,
     ) -> Invocation:
-        takes, gives = self.schemas(record)
-        if takes is not None:
-            takes.check(params, f"parameters of {record.slug}")
+        ready = self._prepared.of(record)
+        if ready.takes is not None and (wrong := ready.takes.wrong(params)):
+            raise ready.takes.refusal(wrong, f"parameters of {record.slug}")
         api = self.services.for_call(record, context)
         answer = await self._supervisor.call(
             self.spec(record, context.tenant),
             "run",
             {"params": body},
-            timeout=timeout or self.time_limit(record),
+            timeout=timeout or ready.timeout,
             host=api,
-            context=self.about(record, context),
+            context=ready.about(record, context),
         )
-        if gives is not None and (wrong := gives.wrong(answer["result"])):
+        if ready.gives is not None and (wrong := ready.gives.wrong(answer["result"])):
             raise PluginFailed(
                 f"the result of {record.slug} breaks its output_schema: {wrong[0]}", kind="InvalidResult"
             )
@@ -300,18 +302,14 @@ class Calls:
             record.slug,
             effects=api.staged,
             guards=tuple(api.guards),
-            stdout=masks.text(answer.get("stdout", "")),
-            stderr=masks.text(answer.get("stderr", "")),
+            stdout=masks.text(answer["stdout"]),
+            stderr=masks.text(answer["stderr"]),
         )
 
     def schemas(self, record: PluginRecord) -> tuple[Schema | None, Schema | None]:
         """The compiled schemas of parameters and result."""
-        manifest = record.described()
-        if (found := self._compiled.get(record.slug)) is None or found[0] is not manifest:
-            takes = Schema(manifest.input_schema) if manifest.input_schema is not None else None
-            gives = Schema(manifest.output_schema) if manifest.output_schema is not None else None
-            found = self._compiled[record.slug] = (manifest, takes, gives)
-        return found[1], found[2]
+        found = self._prepared.of(record)
+        return found.takes, found.gives
 
     # -- workers -----------------------------------------------------------------------------------------------------
 
@@ -347,15 +345,11 @@ class Calls:
 
     def time_limit(self, record: PluginRecord) -> float:
         """Seconds that one call of the plugin may take: its manifest's limit, else the settings'."""
-        return record.described().limits.timeout_seconds or self._timeout
+        return self._prepared.of(record).timeout
 
     def about(self, record: PluginRecord, context: CallContext) -> dict[str, Any]:
         """What `ctx` tells the plugin's code about the call."""
-        return {
-            "tenant": context.tenant,
-            "actor": context.actor,
-            "permissions": sorted(str(permission) for permission in record.granted),
-        }
+        return self._prepared.of(record).about(record, context)
 
 
 def _provider(target: HostIntent | PluginRecord) -> str:

@@ -14,7 +14,8 @@ from eventcore.kernel.masking import MaskingSecrets
 #: Who may see tracebacks and paths.
 INSIDERS = frozenset({"developer", "admin", "operator"})
 _MOST = 200
-_PATH = re.compile(r"(?<![\w.])(?:/[^\s/:'\"<>|]+){2,}/?")
+#: Paths of files; those of the API, behind a method, tell nothing of the machine.
+_PATH = re.compile(r"(?<![\w.])(?<!GET )(?<!POST )(?:/[^\s/:'\"<>|]+){2,}/?")
 
 
 def without_secrets(error: PluginFailed, secrets: MaskingSecrets) -> PluginFailed:

@@ -9,17 +9,19 @@ from typing import Any
 
 from eventcore.bus.acks import Durable, Nak, Term
 from eventcore.bus.bus import Bus
+from eventcore.bus.durable_room import stored_name
 from eventcore.bus.subscription import Subscription
 from eventcore.hooks.caller import Hooks
 from eventcore.hooks.registry import Answer, ChatCommand, Handler
 from eventcore.hooks.specs import HookSpec, likely_slip
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import InvalidInput
+from eventcore.kernel.errors import Conflict, InvalidInput, NotFound
 from eventcore.kernel.event import Event
 from eventcore.kernel.names import canonical_pattern
 from eventcore.plugins import roles
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.host_api import HostServices
+from eventcore.plugins.introspection import differences
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord, PluginRegistry
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -65,6 +67,16 @@ class Connections:
         self._hooks.registry.register(self._handlers(record), self._commands(record))
         self._subscribe(record)
         self._warn_of_slips(record)
+
+    async def drop_removed(self, record: PluginRecord) -> None:
+        """Give up the places of durable subscriptions that the manifest says are gone for good (`events.removed`)."""
+        for event in record.described().removes_subscriptions:
+            try:
+                await self._bus.places.drop(stored_name(f"on_{event}", record.slug))
+            except NotFound:
+                continue  # it was given up before, or never there
+            except Conflict as error:
+                log.warning("%s: events.removed: %s", record.slug, error)
 
     def regranted(self, record: PluginRecord) -> None:
         """The plugin's grants changed: `on_message` comes or goes with `chat_access`.
@@ -125,6 +137,8 @@ class Connections:
         for item in (record.registered or {}).get("events", ()):
             if meant := likely_slip(item["function"]):
                 log.warning("%s: did you mean %s with %s?", record.slug, meant, item["function"])
+        for problem in differences(record):
+            log.warning("%s: %s", record.slug, problem.message)
 
     def _check_listed(self, record: PluginRecord, listed: Sequence[str], found: Mapping[str, Any]) -> None:
         present = {item["hook"] for item in found.values()}

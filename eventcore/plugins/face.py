@@ -23,6 +23,7 @@ from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 from eventcore.plugins.rescan import Changes, rescan
 from eventcore.plugins.sandbox.container.launcher import Containers
+from eventcore.plugins.widgets import Widgets
 
 
 class Plugins:
@@ -63,6 +64,8 @@ class Plugins:
         self.plans: Plans | None = None
         #: Removes all of that; set there too.
         self.forgetting: Forgetting | None = None
+        #: Whose widget is shown; set there too.
+        self.widgets = Widgets()
         #: Reads the files that plugins hand over.
         self.files = Files(calls.rules.allowance)
         #: The container tier; set by who opens the engine.

@@ -18,7 +18,11 @@ def stand_in(registry: PluginRegistry, target: HostIntent | PluginRecord | None)
 
 def instead_of(registry: PluginRegistry, intent: str, provider: str) -> str | None:
     """Whose place `provider` took when it answered an intent; None: nobody's."""
+    if intent in registry.host:
+        return None
+    if (own := registry.find(intent)) is not None and own.slug == provider:
+        return None  # asked on each call: all manifests are searched only when somebody else has answered
     owner = registry.declared(intent)
     if owner is None or owner.slug == provider or owner.manifest is None or owner.manifest.fallback is None:
         return None
-    return owner.slug if intent not in registry.host else None
+    return owner.slug

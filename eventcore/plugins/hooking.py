@@ -66,7 +66,7 @@ class Hooking:
         if len(self._hooks[record.slug] | wanted) > MAX_HOOKS:
             raise InvalidInput(f"{record.slug} has {MAX_HOOKS} hooks at most")
         rows = [PluginHook(self._tenant, record.slug, event, name) for event, name in sorted(wanted)]
-        await self._commit(Batch(plugin_hooks=rows), record, "plugin_hooked", wanted, context)
+        await self._commit(Batch(plugin_hooks=rows), record.slug, "plugin_hooked", wanted, context)
         self._hooks[record.slug] |= wanted
         self._took_up(record)
         return self.of(record.slug)
@@ -88,21 +88,31 @@ class Hooking:
         if not gone:
             raise NotFound(f"{record.slug} has no such hook", hint=f"eventcore plugins hook {record.slug} --list")
         done = [(self._tenant, record.slug, event, name) for event, name in gone]
-        await self._commit(Batch(plugin_hooks_done=done), record, "plugin_unhooked", gone, context)
+        await self._commit(Batch(plugin_hooks_done=done), record.slug, "plugin_unhooked", gone, context)
         self._hooks[record.slug] -= gone
         self._took_up(record)
         return self.of(record.slug)
+
+    async def forget(self, plugin: str, context: CallContext) -> int:
+        """Remove every hook of a plugin, which may be gone; return how many there were."""
+        rows = await self._store.plugin_hooks(self._tenant)
+        gone = {(row.event, row.function) for row in rows if row.plugin == plugin}
+        if gone:
+            done = [(self._tenant, plugin, event, function) for event, function in gone]
+            await self._commit(Batch(plugin_hooks_done=done), plugin, "plugin_unhooked", gone, context)
+        self._hooks.pop(plugin, None)
+        return len(gone)
 
     def _took_up(self, record: PluginRecord) -> None:
         if record.enabled:
             self.reconnect(record)
 
     async def _commit(
-        self, batch: Batch, record: PluginRecord, what: str, hooks: Iterable[tuple[str, str]], context: CallContext
+        self, batch: Batch, plugin: str, what: str, hooks: Iterable[tuple[str, str]], context: CallContext
     ) -> None:
         raw: dict[str, Any] = {"hooks": [list(hook) for hook in sorted(hooks)]}
         batch.audit.append(
-            Audit(self._ids.new(), self._tenant, self._clock.now(), context.actor, what, record.slug, None, encode(raw))
+            Audit(self._ids.new(), self._tenant, self._clock.now(), context.actor, what, plugin, None, encode(raw))
         )
         await self._bus.commit(batch)
 

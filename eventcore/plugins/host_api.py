@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import fields
+from functools import cached_property
 from typing import Any, TypeAlias
 
 from eventcore.bus.acks import DeliveryContext
@@ -77,12 +78,15 @@ class CallApi:
         delivery: DeliveryContext | None,
     ) -> None:
         self.services, self.record, self.delivery = services, record, delivery
-        self._effects = effects
-        # What the plugin does by itself, it does as itself, for the caller it serves.
-        self.context = context.acting_as(f"plugin:{record.slug}")
+        self._effects, self._caller = effects, context
         self.staged = Batch()
         self._seen, self._bytes = (0, 0), 0
         self.guards: list[Guard] = []
+
+    @cached_property
+    def context(self) -> CallContext:
+        """What the plugin does by itself, it does as itself, for the caller it serves. Most calls ask for nothing."""
+        return self._caller.acting_as(f"plugin:{self.record.slug}")
 
     async def __call__(self, method: str, params: dict[str, Any]) -> Any:
         service = self.services.table.get(method)

@@ -119,6 +119,7 @@ class Lifecycle:
             if (row or record.slug in wanted) and not rests and record.manifest is not None:
                 await self._restore_one(record, row, quiet)
         self._registry.note_missing(states)
+        self._changed()
 
     async def _restore_one(self, record: PluginRecord, row: PluginState | None, quiet: bool) -> None:
         context = CallContext(tenant=self._tenant, actor="system")
@@ -354,6 +355,7 @@ class Lifecycle:
             if record.registered is None:
                 record.registered = await self._load(record)
             self._connections.connect(record)
+            await self._connections.drop_removed(record)
             for companion in self._companions:
                 companion.arrive(record)
             if manifest.class_name and start:

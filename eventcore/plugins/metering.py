@@ -30,8 +30,15 @@ class Metered:
         if not self._muted(labels):
             self._metrics.gauge(name, value, **labels)
 
+    def recorder(self, name: str, **labels: str) -> Callable[[float], None]:
+        return _drop if self._muted(labels) else self._metrics.recorder(name, **labels)
+
     def collector(self, collect: Callable[[], None]) -> None:
         self._metrics.collector(collect)
 
     def text(self) -> str:
         return self._metrics.text()
+
+
+def _drop(value: float) -> None:
+    return None

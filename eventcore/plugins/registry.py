@@ -243,6 +243,11 @@ class PluginRegistry:
         found = [one for one in self if one.manifest is not None and intent in one.manifest.answers]
         return min(found, key=lambda one: one.state == "discovered", default=None) or self.find(intent)
 
+    def version_of(self, plugin: str) -> str | None:
+        """The version that a plugin's manifest says; None if there is none."""
+        record = self.records.get(plugin)
+        return record.manifest.version if record is not None and record.manifest is not None else None
+
     def intents(self) -> list[str]:
         """Every intent that somebody answers."""
         return sorted({*self.host, *self._intents})

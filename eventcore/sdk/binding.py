@@ -92,6 +92,11 @@ def bind(binding: Binding) -> Iterator[None]:
         _bound.reset(token)
 
 
+def bind_for_good(binding: Binding) -> None:
+    """As `bind`, for all the rest of the current `contextvars.Context`. For hosts that give each call one."""
+    _bound.set(binding)
+
+
 def bound() -> Binding | None:
     """The binding of the current call, or None outside one."""
     return _bound.get()

@@ -268,6 +268,13 @@ class MemoryStore(Store):
         """How far a durable subscription has come, or None if it never began."""
         return (await self._open()).cursors.get((tenant, name))
 
+    async def cursors(self, tenant: str) -> list[Cursor]:
+        rows = (await self._open()).cursors
+        return [row for _, row in sorted(rows.items()) if row.tenant == tenant]
+
+    async def forget_cursor(self, tenant: str, name: str, now: float) -> bool:
+        return (await self._open()).forget_cursor(tenant, name, now)
+
     async def deliveries(self, tenant: str, subscription: str, limit: int = 1000) -> list[Delivery]:
         """Deliveries of a durable subscription, by position."""
         rows = (await self._open()).deliveries

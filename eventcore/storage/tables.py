@@ -82,6 +82,16 @@ class Tables:
         owner, fence, _ = self.claims.get((tenant, name), (None, 0, 0.0))
         return None if owner is None else fence
 
+    def forget_cursor(self, tenant: str, name: str, now: float) -> bool:
+        """See `Store.forget_cursor`."""
+        owner, _, until = self.claims.get((tenant, name), (None, 0, 0.0))
+        if (tenant, name) not in self.cursors or (owner is not None and until > now):
+            return False
+        del self.cursors[tenant, name]
+        for key in [key for key in self.deliveries if key[:2] == (tenant, name)]:
+            del self.deliveries[key]
+        return True
+
     def schedule_due(self, name: str) -> float | None:
         row = self.schedules.get(name)
         return None if row is None else row.due

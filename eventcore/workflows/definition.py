@@ -216,7 +216,7 @@ class Workflow(_Model):
     inputs: dict[str, Any] | None = None
     concurrency: Concurrency | None = None
     rate: Rate | None = None
-    priority: int = Field(0, ge=-1000, le=1000)
+    priority: Annotated[int, Field(ge=-1000, le=1000)] | str = 0
     steps: tuple[Step, ...] = Field(min_length=1, max_length=MAX_STEPS)
     outputs: Any = None
 

@@ -18,8 +18,9 @@ from anyio.abc import TaskGroup
 
 from eventcore.kernel.errors import Conflict, EventCoreError
 from eventcore.kernel.event import Event
+from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Store
-from eventcore.kernel.records import LiveRunsBelow, LogEntry, Run, RunQuery
+from eventcore.kernel.records import EventQuery, LiveRunsBelow, LogEntry, Run, RunQuery
 from eventcore.workflows.launch import Launcher
 from eventcore.workflows.pinned import plan_of
 from eventcore.workflows.plan import Plan
@@ -36,14 +37,14 @@ _LOOK = 30.0
 
 @dataclass(frozen=True, slots=True)
 class Queued:
-    """A run that waits for its turn."""
+    """A run that waits for its turn. `read` is false for one that only its event has told of so far."""
 
     id: str
     tenant: str
-    key: str | None
     created: float
-    priority: int
-    hash: str
+    key: str | None = None
+    priority: int = 0
+    read: bool = False
 
 
 class Gate:
@@ -60,7 +61,7 @@ class Gate:
         #: How often each tenant had its turn, by slug.
         self._turns: Counter[tuple[str, str]] = Counter()
         self._began: dict[tuple[str, str], deque[float]] = {}
-        self._bell = anyio.Event()
+        self._bell, self._looking = anyio.Event(), False
         self.cancel: Callable[[str, Asked], Awaitable[Any]] | None = None
 
     async def start(self, stack: AsyncExitStack, tasks: TaskGroup) -> None:
@@ -68,12 +69,14 @@ class Gate:
         stack.callback(self._store.watch(self._committed))
         tasks.start_soon(self._keep, name="eventcore queued runs")
 
+    @property
+    def idle(self) -> bool:
+        """Whether no queued run is about to begin; those for which there is no room do not count."""
+        return not self._looking and not self._bell.is_set()
+
     def add(self, run: Run) -> None:
         """A run waits for its turn."""
-        plan = self._registry.pinned(run.definition)
-        priority = plan.workflow.priority if plan else 0
-        row = Queued(run.id, run.tenant, run.limit_key, run.created, priority, run.definition)
-        self._queues.setdefault(run.slug, {})[run.id] = row
+        self._queues.setdefault(run.slug, {})[run.id] = Queued(run.id, run.tenant, run.created)
         self._bell.set()
 
     def ended(self, then: Callable[[Event], None]) -> Callable[[Event], None]:
@@ -81,47 +84,50 @@ class Gate:
 
         def hear(event: Event) -> None:
             if self._queues:
+                slug = event.data["slug"]
+                self._queues.get(slug, {}).pop(event.run or "", None)  # cancelled while it waited
                 self._bell.set()
             then(event)
 
         return hear
 
     def _committed(self, entries: Sequence[LogEntry]) -> None:
-        if any(isinstance(entry, Event) and entry.type == "workflow_queued" for entry in entries):
-            self._bell.set()
-            for entry in entries:
-                if isinstance(entry, Event) and entry.type == "workflow_queued":
-                    data = entry.data
-                    self._queues.setdefault(data["slug"], {}).setdefault(
-                        data["run"], Queued(data["run"], entry.tenant, None, entry.at, 0, "")
-                    )
+        for entry in entries:
+            if isinstance(entry, Event) and entry.type == "workflow_queued" and not entry.imported and entry.run:
+                row = Queued(entry.run, entry.tenant, entry.at)
+                self._queues.setdefault(entry.data["slug"], {}).setdefault(entry.run, row)
+                self._bell.set()
 
     async def _keep(self) -> None:
         while True:
-            self._bell = anyio.Event()
-            wait = _LOOK
+            self._bell, wait = anyio.Event(), _LOOK
+            self._looking = True
             try:
                 for slug in [*self._queues]:
                     wait = min(wait, await self._pump(slug))
             except EventCoreError as error:
                 log.error("queued runs could not begin: %s", error)
                 wait = 1.0
+            self._looking = False
             with anyio.move_on_after(wait):
                 await self._bell.wait()
 
     async def _pump(self, slug: str) -> float:
         """Let in what there is room for; return the seconds until it is worth another look."""
-        queue, full, wait = self._queues[slug], set[tuple[str, str | None]](), _LOOK
+        queue, wait = self._queues[slug], _LOOK
+        full, resting = set[tuple[str, str | None]](), set[str]()
+        for row in [row for row in queue.values() if not row.read]:
+            await self._read(row, queue)
         for row in self._in_turn(slug):
-            run = await self._store.run(row.id)
-            plan = await plan_of(self._registry, self._store, run) if run is not None else None
-            if run is None or plan is None or run.status != "queued" or run.owner != self._launcher.owner:
-                queue.pop(row.id, None)
+            # What there is no room for is not read: a long queue must not cost a look at each of its runs.
+            if row.tenant in resting or (row.tenant, row.key) in full:
                 continue
-            if (left := self._rate_wait(plan, run)) > 0:
+            if (found := await self._waiting(row, queue)) is None:
+                continue
+            run, plan = found
+            if (left := await self._rate_wait(plan, run)) > 0:
+                resting.add(run.tenant)
                 wait = min(wait, left)
-                continue
-            if (run.tenant, run.limit_key) in full:
                 continue
             outcome = await self._let_in(plan, run)
             if outcome == "in":
@@ -136,6 +142,22 @@ class Gate:
             del self._queues[slug]
         return wait
 
+    async def _waiting(self, row: Queued, queue: dict[str, Queued]) -> tuple[Run, Plan] | None:
+        """The run of a row, if it still waits here; else the row goes."""
+        run = await self._store.run(row.id)
+        plan = await plan_of(self._registry, self._store, run) if run is not None else None
+        if run is None or plan is None or run.status != "queued" or run.owner != self._launcher.owner:
+            queue.pop(row.id, None)
+            return None
+        return run, plan
+
+    async def _read(self, row: Queued, queue: dict[str, Queued]) -> None:
+        """Learn what a run counts for, and how urgent it is."""
+        if (found := await self._waiting(row, queue)) is not None:
+            run, plan = found
+            priority = plan.priority_of(decode(run.raw_inputs))
+            queue[row.id] = Queued(run.id, run.tenant, run.created, run.limit_key, priority, read=True)
+
     def _in_turn(self, slug: str) -> list[Queued]:
         """Higher priority first; then the tenants in turn; then the oldest."""
         turn: Counter[str] = Counter()
@@ -145,14 +167,30 @@ class Gate:
             turn[row.tenant] += 1
         return [one[-1] for one in sorted(placed, key=lambda one: one[:4])]
 
-    def _rate_wait(self, plan: Plan, run: Run) -> float:
+    async def _rate_wait(self, plan: Plan, run: Run) -> float:
         rate = plan.workflow.rate
         if rate is None:
             return 0.0
-        began, now = self._began.setdefault((run.tenant, run.slug), deque()), self._clock.now()
+        now = self._clock.now()
+        began = self._began.get((run.tenant, run.slug))
+        if began is None:  # what began before this engine did counts as well
+            began = deque(await self._begun_since(run, now - rate.per, rate.limit))
+            self._began[run.tenant, run.slug] = began
         while began and began[0] <= now - rate.per:
             began.popleft()
         return began[0] + rate.per - now if len(began) >= rate.limit else 0.0
+
+    async def _begun_since(self, run: Run, since: float, limit: int) -> list[float]:
+        """When the last runs of a workflow began, oldest first."""
+        query = EventQuery(
+            tenant=run.tenant,
+            types=("workflow_started",),
+            source=f"/workflows/{run.slug}",
+            since=since,
+            newest_first=True,
+            limit=min(limit, _PAGE),
+        )
+        return [event.at for event in await self._store.events(query)][::-1]
 
     async def _let_in(self, plan: Plan, run: Run) -> Literal["in", "full", "changed"]:
         """Begin a run; `changed`: its row is not as it was read, so it has to be looked at again."""

@@ -147,7 +147,7 @@ class Launcher:
         at = run.created
         active = Active(run, plan, initial_state(run))
         if plan.limited:
-            run.limit_key = limit_key(plan, inputs)
+            run.limit_key = limit_key(plan, plan.filled(inputs))
             decision, batch = Decision(plan, active.state), self._scribe.queued(run, at)
         else:
             decision = reduce(plan, active.state, Begun(at))

@@ -14,7 +14,7 @@ from typing import Any
 from eventcore.kernel.documents import Path
 from eventcore.kernel.errors import Problem
 from eventcore.kernel.names import did_you_mean
-from eventcore.kernel.schemas import Schema
+from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.definition import Source, Step, Trigger, Workflow, needs_of, read_workflow
 from eventcore.workflows.expressions import Expressions, Template
 from eventcore.workflows.kinds import Kinds, misfed
@@ -101,7 +101,7 @@ class _Check:
             return
         properties = schema.get("properties", {})
         for name in schema.get("required", ()):
-            if name not in given:
+            if name not in given and name not in defaults(schema):
                 self._error(at, f"{what} the input {name!r}, which is required and not given here")
         for name, value in given.items():
             here = (*at, name)
@@ -148,7 +148,7 @@ class _Check:
         if slug not in known:
             if not self._around.elsewhere(slug):
                 places = f"; searched: {', '.join(self._around.searched)}" if self._around.searched else ""
-                self._warn((*at, "workflow"), f"there is no workflow {slug!r}{did_you_mean(slug, known)}{places}")
+                self._warn((*at, "workflow"), f"there is no workflow {slug!r}{places}{did_you_mean(slug, known)}")
             return
         if given is None or isinstance(given, dict):
             where = (*at, "with") if given is not None else at

@@ -5,20 +5,24 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 from eventcore.kernel.documents import Path
 from eventcore.kernel.errors import ExpressionError, InvalidDefinition, InvalidInput, Problem
 from eventcore.kernel.json import digest, encode, text_digest
 from eventcore.kernel.names import ALIASES, did_you_mean
-from eventcore.kernel.schemas import Schema
+from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of
 from eventcore.workflows.expressions import Expressions, Template
 from eventcore.workflows.state import UNDO
 
 Value = Callable[[Mapping[str, Any]], Any]
+#: (event type, data) -> the payload. Raises InvalidInput for data that the type does not take.
+Payload = Callable[[str, Any], Any]
 
+#: A priority is at most this, and at least as much below zero.
+MOST_URGENT = 1000
 #: What a signal to a run is recorded as.
 SIGNALLED = "workflow_signalled"
 
@@ -88,6 +92,7 @@ class Plan:
     outputs: Value
     schema: Schema | None
     limit_key: Value | None = None
+    priority: Value | None = None
 
     @cached_property
     def by_id(self) -> dict[str, StepPlan]:
@@ -113,17 +118,37 @@ class Plan:
         """The workflows that its steps start."""
         return frozenset(step.target for step in self.by_path.values() if step.kind == "workflow")
 
+    def priority_of(self, inputs: Mapping[str, Any]) -> int:
+        """How soon a queued run with these inputs has its turn; 0 where its expression makes no number."""
+        if self.priority is None:
+            return int(self.workflow.priority)
+        try:
+            found = self.priority({"inputs": inputs})
+        except ExpressionError:
+            return 0
+        return max(-MOST_URGENT, min(int(found), MOST_URGENT)) if isinstance(found, int | float) else 0
+
     @property
     def limited(self) -> bool:
         """Whether its runs may have to queue."""
         return self.workflow.concurrency is not None or self.workflow.rate is not None
 
+    @cached_property
+    def defaults(self) -> dict[str, Any]:
+        """Inputs that the schema has a `default` for, by name."""
+        return defaults(self.workflow.inputs)
+
+    def filled(self, inputs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """The inputs, with the defaults of those that were not given."""
+        return {**self.defaults, **inputs} if self.defaults else inputs
+
     def check_inputs(self, inputs: Mapping[str, Any]) -> bytes:
-        """The inputs as JSON, checked against the definition's schema.
+        """The inputs with their defaults as JSON, checked against the definition's schema.
 
         Raises:
             InvalidPayload: they do not fit; the message names each field.
         """
+        inputs = self.filled(inputs)
         raw = encode(inputs, what=f"the inputs of {self.slug}")
         if self.schema is not None:
             self.schema.check(inputs, f"inputs of {self.slug}")
@@ -139,13 +164,19 @@ def _walk(steps: tuple[StepPlan, ...], prefix: str) -> Iterator[tuple[str, StepP
         yield from _walk(step.children, path + "/")
 
 
-def compile_plan(workflow: Workflow, expressions: Expressions, source: Source) -> Plan:
+def compile_plan(
+    workflow: Workflow, expressions: Expressions, source: Source, payload: Payload = lambda name, data: data
+) -> Plan:
     """Compile a definition that was read from `source`.
+
+    Args:
+        payload: what an event of a type carries when it is emitted with some data; raises InvalidInput for what it
+            does not take.
 
     Raises:
         InvalidDefinition: an expression does not parse or names what is not there, or `inputs` is no JSON Schema.
     """
-    return _Compiler(workflow, expressions, source).compile()
+    return _Compiler(workflow, expressions, source, payload).compile()
 
 
 def _kind_of(step: Step) -> tuple[str, str]:
@@ -164,9 +195,13 @@ def _given(step: Step) -> tuple[Any, str]:
     return step.with_, "with"
 
 
+def _emitted(value: Value, payload: Payload, type: str, scope: Mapping[str, Any]) -> Any:
+    return payload(type, value(scope))
+
+
 class _Compiler:
-    def __init__(self, workflow: Workflow, expressions: Expressions, source: Source) -> None:
-        self._workflow, self._expressions, self._source = workflow, expressions, source
+    def __init__(self, workflow: Workflow, expressions: Expressions, source: Source, payload: Payload) -> None:
+        self._workflow, self._expressions, self._source, self._payload = workflow, expressions, source, payload
         self._problems: list[Problem] = []
         self._ids: list[str] = []
 
@@ -179,10 +214,17 @@ class _Compiler:
         outputs = self._value(workflow.outputs, _STEP_NAMES, ("outputs",))
         key = workflow.concurrency.key if workflow.concurrency else None
         limit_key = None if key is None else self._value(key, frozenset({"inputs"}), ("concurrency", "key"))
+        priority = self._priority(workflow.priority)
         schema = self._schema()
         if self._problems:
             raise InvalidDefinition(self._problems)
-        return Plan(workflow.slug, digest(body), encode(body), workflow, steps, triggers, outputs, schema, limit_key)
+        about = (workflow.slug, digest(body), encode(body), workflow)
+        return Plan(*about, steps, triggers, outputs, schema, limit_key, priority)
+
+    def _priority(self, source: int | str) -> Value | None:
+        if isinstance(source, str) and "{{" not in source:
+            self._problems.append(self._source.problem(("priority",), "is a number, or an expression of inputs"))
+        return self._value(source, frozenset({"inputs"}), ("priority",)) if isinstance(source, str) else None
 
     def _block(self, steps: tuple[Step, ...], at: Path, names: frozenset[str]) -> tuple[StepPlan, ...]:
         """The steps of a definition or a group; their expressions see the steps around the group too."""
@@ -201,7 +243,7 @@ class _Compiler:
             id=step.id,
             kind=kind,
             target=target,
-            params=self._value({} if source is None else source, inner | _SECRETS, (*at, key), secrets),
+            params=self._given(kind, target, {} if source is None else source, inner, (*at, key), secrets),
             condition=self._condition(step.if_, names, (*at, "if")),
             needs=needs,
             step=step,
@@ -229,9 +271,9 @@ class _Compiler:
         source = {"output": "{{ output }}"} if undo.with_ is None else undo.with_
         return StepPlan(
             id=step.id + UNDO,
-            kind=undo.kinds[0],
-            target=getattr(undo, undo.kinds[0]),
-            params=self._value(source, names | _OUTPUT | _SECRETS, (*at, "with"), secrets),
+            kind=(kind := undo.kinds[0]),
+            target=(target := getattr(undo, kind)),
+            params=self._given(kind, target, source, names | _OUTPUT, (*at, "with"), secrets),
             condition=None,
             needs=(),
             step=step,
@@ -276,6 +318,11 @@ class _Compiler:
         if secrets is not None:
             secrets.update(attribute for one in found for name, attribute in one.reads if name == "secrets")
         return value
+
+    def _given(self, kind: str, target: str, source: Any, names: frozenset[str], at: Path, secrets: set[str]) -> Value:
+        """What a step is given. What it emits is held against the payload model of its type before it begins."""
+        value = self._value(source, names | _SECRETS, at, secrets)
+        return value if kind != "emit" else partial(_emitted, value, self._payload, target)
 
     def _check_steps_named(self, templates: list[Template], at: Path) -> None:
         for template in templates:

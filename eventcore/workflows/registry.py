@@ -10,7 +10,7 @@ from eventcore.kernel.errors import UnknownWorkflow
 from eventcore.kernel.names import did_you_mean, is_literal, pattern
 from eventcore.workflows.definition import Workflow, parse_workflow, read_workflow
 from eventcore.workflows.expressions import Expressions
-from eventcore.workflows.plan import Plan, TriggerPlan, compile_plan
+from eventcore.workflows.plan import Payload, Plan, TriggerPlan, compile_plan
 
 _MAX_REMEMBERED = 4096
 _PLACES = ("the home's workflows/", "the enabled ones of the catalogue and of plugins", "those defined in code")
@@ -28,10 +28,14 @@ class Elsewhere(Protocol):
 
 
 class Registry:
-    """Plans by slug, with their triggers indexed by event type; old plans by hash, for runs pinned to them."""
+    """Plans by slug, with their triggers indexed by event type; old plans by hash, for runs pinned to them.
 
-    def __init__(self) -> None:
-        self._expressions = Expressions()
+    Args:
+        payload: see `compile_plan`.
+    """
+
+    def __init__(self, payload: Payload = lambda name, data: data) -> None:
+        self._expressions, self._payload = Expressions(), payload
         #: Called after definitions came or went.
         self.watchers: list[Callable[[], None]] = []
         #: Asked for a slug that is not defined here.
@@ -55,7 +59,7 @@ class Registry:
             workflow, place = read_workflow(source)
         else:
             workflow, place = parse_workflow(source, file)
-        return compile_plan(workflow, self._expressions, place)
+        return compile_plan(workflow, self._expressions, place, self._payload)
 
     def define(self, source: str | Mapping[str, Any] | Workflow | Path, file: str = "<definition>") -> Plan:
         """Register a definition, or replace the one of its slug. Runs in flight keep the one they started with.

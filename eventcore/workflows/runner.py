@@ -119,11 +119,18 @@ class Runner:
                 elif run.status == "waiting" and run.raw_error is None:
                     since = min(since, run.created)  # nothing is to be done: its rows wake it
                 else:
-                    await self._go_on(run, Resumed(self._clock.now()))
+                    await self._take_over(run)
             count += len(runs)
         if since < math.inf:
             await self._waker.catch_up(since, self._wake, reload=not self._claims.alone)
         return count
+
+    async def _take_over(self, run: Run) -> None:
+        try:
+            await self._go_on(run, Resumed(self._clock.now()))
+        except StoreError as error:  # it is ours now, so nobody else would look at it again
+            log.error("run %s cannot be read: %s; trying again in %g s", run.id, error, _AFTER_A_BUG)
+            self._spawn(self._wake, run.id, _AFTER_A_BUG)
 
     def intents_changed(self) -> None:
         """Go on with what was waiting for an intent that is known now."""

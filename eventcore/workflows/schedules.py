@@ -116,7 +116,7 @@ class Scheduler:
         self._store, self._commit, self._clock, self._ids = store, commit, clock, ids
         self._registry, self._launcher, self._tenant, self._ask = registry, launcher, tenant, ask
         self._bell = anyio.Event()
-        self._stale = True
+        self._stale, self._settling = True, anyio.Lock()
         registry.watchers.append(self.changed)
 
     def changed(self) -> None:
@@ -133,15 +133,20 @@ class Scheduler:
         while True:
             self._bell = anyio.Event()
             try:
-                if self._stale:
-                    self._stale = False
-                    await self._align()
+                await self._settle()
                 wait = await self._look()
             except EventCoreError as error:
                 log.error("schedules could not be kept: %s", error)
                 wait = 5.0
             with anyio.move_on_after(max(0.0, wait)):
                 await self._bell.wait()
+
+    async def _settle(self) -> None:
+        """Bring the rows in line with the definitions, if these have changed."""
+        async with self._settling:
+            if self._stale:
+                self._stale = False
+                await self._align()
 
     def _triggers(self) -> dict[str, tuple[Plan, TriggerPlan]]:
         return {
@@ -249,6 +254,7 @@ class Scheduler:
 
     async def listed(self) -> list[dict[str, Any]]:
         """Every schedule: id, slug, what it says, when it is next."""
+        await self._settle()
         triggers, found = self._triggers(), []
         for row in await self._rows():
             planned = Planned.of(row)
@@ -292,6 +298,7 @@ class Scheduler:
         return str(run.id)
 
     async def _named(self, schedule: str) -> tuple[Planned, Plan, TriggerPlan]:
+        await self._settle()
         name = f"{self._tenant}/{schedule}"
         triggers = self._triggers()
         row = next((row for row in await self._rows() if row.id == name), None)

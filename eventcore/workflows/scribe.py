@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -89,10 +90,14 @@ def _told(run: Run, end: End, at: float) -> Timer:
 
 
 class Scribe:
-    """Writes what a decision says as rows; one an engine."""
+    """Writes what a decision says as rows; one an engine.
 
-    def __init__(self, ids: Ids) -> None:
-        self._ids = ids
+    Args:
+        version: of the payload of an event type.
+    """
+
+    def __init__(self, ids: Ids, version: Callable[[str], int] = lambda name: 1) -> None:
+        self._ids, self._version = ids, version
 
     def opening(self, active: Active, decision: Decision, at: float) -> Batch:
         """The batch that creates a run: `workflow_started` (its id is the run's), and what the first tick decided."""
@@ -207,6 +212,7 @@ class Scribe:
             hops=cause.hops,
             path=cause.path,
             traceparent=cause.traceparent,
+            schema_version=self._version(type),
             roles=frozenset(active.run.roles),
         )
 

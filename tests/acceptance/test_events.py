@@ -29,12 +29,13 @@ class Processed(BaseModel):
 async def test_a_plugin_emits_what_its_manifest_lists_and_nothing_else(home: HomeFolder) -> None:
     home.plugin("emitter", EMITTER, **COMMUNICATES)
     async with EventCore(home.root) as core:
-        core.bus.declare("data_processed", model=Processed)
+        core.bus.declare("data_processed", model=Processed, version=2)
         await core.plugins.enable("emitter", grants=["plugin_communication"])
         await core.plugins.run("emitter", {"type": "data_processed", "data": {"rows": 3}})
         [recorded] = [event async for event in core.history.query(type="data_processed")]
         assert recorded.data == {"rows": 3}
         assert recorded.actor == "plugin:emitter"
+        assert recorded.schema_version == 2
 
         for refused in ("not_listed", "workflow_started", "other-plugin.thing"):
             with pytest.raises(PluginFailed) as caught:

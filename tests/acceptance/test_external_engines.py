@@ -113,7 +113,8 @@ async def test_without_a_local_definition_the_same_chain_goes_to_n8n_and_with_ne
     home.settings("")
     checked = home.run("plugins", "validate", "plugins/planner")
     assert checked.returncode == 0
-    assert "warning: workflow_slug: there is no workflow 'task_follow_up'; searched: " in checked.stdout
+    assert "warning: workflow_slug: there is no workflow 'task_follow_up'; " in checked.stdout
+    assert f"searched: {home.root}/workflows, " in checked.stdout
     assert len(await chained()) == 2  # as before: nothing was started
     async with EventCore(home.root) as core:
         core.workflows.define("slug: w\nsteps: [{id: a, emit: begun}, {id: b, workflow: task_follow_up}]")

@@ -13,7 +13,7 @@ from eventcore import EventCore
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import AccessDenied, InvalidPayload, PluginFailed, RunFailed
 from eventcore.plugins.permissions import PluginPermission
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
 
 
 async def events(core: EventCore, type: str) -> list[Any]:
@@ -29,23 +29,23 @@ def run(params):
 
 
 @pytest.mark.req("F2")
-def test_permissions_are_shown_granted_and_denied_later(home: HomeFolder) -> None:
-    home.plugin("greedy", GREEDY, permissions={"required": ["memory_read"], "optional": ["filesystem_read"]})
-    refused = home.run("plugins", "enable", "greedy")
+def test_permissions_are_shown_granted_and_denied_later(quick: QuickHome) -> None:
+    quick.plugin("greedy", GREEDY, permissions={"required": ["memory_read"], "optional": ["filesystem_read"]})
+    refused = quick.run("plugins", "enable", "greedy")
     assert refused.returncode == 2
     assert "greedy needs memory_read" in refused.stderr
     assert "--grant memory_read" in refused.stderr
-    home.json("plugins", "enable", "greedy", "--grant", "memory_read", "--grant", "filesystem_read")
-    assert home.json("run", "greedy")["result"] == {"may": ["filesystem_read", "memory_read"]}
-    shown = home.json("plugins", "permissions", "greedy", "--deny", "filesystem_read")
+    quick.json("plugins", "enable", "greedy", "--grant", "memory_read", "--grant", "filesystem_read")
+    assert quick.json("run", "greedy")["result"] == {"may": ["filesystem_read", "memory_read"]}
+    shown = quick.json("plugins", "permissions", "greedy", "--deny", "filesystem_read")
     assert [(one["permission"], one["required"], one["status"]) for one in shown["permissions"]] == [
         ("filesystem_read", False, "denied"),
         ("memory_read", True, "granted"),
     ]
-    assert home.json("run", "greedy")["result"] == {"may": ["memory_read"]}
-    home.run("plugins", "permissions", "greedy", "--revoke", "memory_read")
-    assert home.json("plugins", "info", "greedy")["state"] == "disabled"
-    assert "denied" in home.run("plugins", "permissions", "greedy").stdout
+    assert quick.json("run", "greedy")["result"] == {"may": ["memory_read"]}
+    quick.run("plugins", "permissions", "greedy", "--revoke", "memory_read")
+    assert quick.json("plugins", "info", "greedy")["state"] == "disabled"
+    assert "denied" in quick.run("plugins", "permissions", "greedy").stdout
 
 
 ASKER = """
@@ -206,13 +206,13 @@ def run(params):
 
 @pytest.mark.anyio
 @pytest.mark.req("F18")
-async def test_failures_are_short_for_users_and_whole_for_the_operator(home: HomeFolder, tmp_path: Path) -> None:
-    secrets = home.write("secrets.json", json.dumps({"KEY": 's3cr"et-value'}))
+async def test_failures_are_short_for_users_and_whole_for_the_operator(quick: QuickHome, tmp_path: Path) -> None:
+    secrets = quick.write("secrets.json", json.dumps({"KEY": 's3cr"et-value'}))
     secrets.chmod(0o600)
-    home.settings('[secrets]\nfile = "secrets.json"\n[plugins.settings.leaky]\napi_key = {secret = "KEY"}\n')
-    home.plugin("leaky", LEAKY)
-    home.json("plugins", "enable", "leaky")
-    failed = home.run("run", "leaky", "--params", '{"how": "raise"}', "--role", "user", "--json")
+    quick.settings('[secrets]\nfile = "secrets.json"\n[plugins.settings.leaky]\napi_key = {secret = "KEY"}\n')
+    quick.plugin("leaky", LEAKY)
+    quick.json("plugins", "enable", "leaky")
+    failed = quick.run("run", "leaky", "--params", '{"how": "raise"}', "--role", "user", "--json")
     assert failed.returncode == 1
     error = json.loads(failed.stderr)
     error = error.get("error", error)
@@ -221,27 +221,27 @@ async def test_failures_are_short_for_users_and_whole_for_the_operator(home: Hom
     assert reference in error["message"]
     for hidden in ("s3cr", "Traceback", "/etc/secrets", "handler.py"):
         assert hidden not in failed.stderr + failed.stdout, hidden
-    shown = home.run("events", "show", reference).stdout
+    shown = quick.run("events", "show", reference).stdout
     assert "Traceback" in shown
     assert "handler.py" in shown
     assert "s3cr" not in shown
-    whole = home.run("run", "leaky", "--params", '{"how": "raise"}', "--role", "developer")
+    whole = quick.run("run", "leaky", "--params", '{"how": "raise"}', "--role", "developer")
     assert "/etc/secrets/app/key.pem" in whole.stderr
-    done = home.run("run", "leaky", "--json")
+    done = quick.run("run", "leaky", "--json")
     assert json.loads(done.stdout)["result"] == {"key": "***", "***": ["in a key", "***"]}
     assert done.stderr == "the key is ***\n"
 
 
-def test_memory_from_the_terminal(home: HomeFolder) -> None:
-    home.plugin("task", "def run(params):\n    return {'task': params['what']}\n", intent="schedule_task")
-    home.json("plugins", "enable", "task")
+def test_memory_from_the_terminal(quick: QuickHome) -> None:
+    quick.plugin("task", "def run(params):\n    return {'task': params['what']}\n", intent="schedule_task")
+    quick.json("plugins", "enable", "task")
     for what in ("wash up", "dry up"):
-        home.json("run", "schedule_task", "--params", json.dumps({"what": what}))
-    assert [one["result"]["task"] for one in home.json("memory", "search", "schedule")] == ["dry up", "wash up"]
-    assert "dry up" in home.run("memory", "list").stdout
-    assert home.run("memory", "purge").returncode == 2
-    assert home.json("memory", "purge", "--text", "wash") == {"forgotten": 1}
-    assert home.run("memory", "purge", "--all").stdout.strip() == "1 memory forgotten"
+        quick.json("run", "schedule_task", "--params", json.dumps({"what": what}))
+    assert [one["result"]["task"] for one in quick.json("memory", "search", "schedule")] == ["dry up", "wash up"]
+    assert "dry up" in quick.run("memory", "list").stdout
+    assert quick.run("memory", "purge").returncode == 2
+    assert quick.json("memory", "purge", "--text", "wash") == {"forgotten": 1}
+    assert quick.run("memory", "purge", "--all").stdout.strip() == "1 memory forgotten"
 
 
 TRIES = {

@@ -168,20 +168,58 @@ def test_a_missing_plugin_stops_the_install(quick: QuickHome, tmp_path: Path) ->
     assert quick.run("plugins", "uninstall", "helper", "--yes").returncode == 0
 
 
-def test_purge_takes_data_and_settings_along(quick: QuickHome, tmp_path: Path) -> None:
-    place = source(tmp_path / "src", config_schema={"limit": {"type": "integer", "default": 1}})
-    quick.run("plugins", "install", str(place), "--yes")
-    quick.run("plugins", "config", "box", "limit", "5")
+KEEPER = """
+from eventcore.sdk import ctx
+
+async def run(params):
+    await ctx.db("main").execute("create table if not exists t (x)")
+    await ctx.memory.write("note", {"x": 1})
+    await ctx.schedule("later", after=3600)
+    return {"limit": ctx.config["limit"], "notes": len(await ctx.memory.read("note"))}
+
+def note(event):
+    pass
+"""
+KEEPS = ["database_read", "database_write", "memory_read", "memory_write", "scheduler"]
+
+
+def test_an_uninstall_keeps_data_and_purge_takes_it_along(quick: QuickHome, tmp_path: Path) -> None:
+    schema = {"limit": {"type": "integer", "default": 1}}
+    place = source(tmp_path / "src", config_schema=schema, permissions=KEEPS)
+    (place / "handler.py").write_text(KEEPER)
+
+    def install_and_run() -> Any:
+        assert quick.run("plugins", "install", str(place), "--yes").returncode == 0
+        assert quick.run("plugins", "enable", "box").returncode == 0
+        return quick.json("run", "box")["result"]
+
+    assert install_and_run() == {"limit": 1, "notes": 1}
     data = quick.root / ".eventcore/data/box"
-    data.mkdir(parents=True)
-    quick.run("plugins", "uninstall", "box", "--yes")
+    data.mkdir(parents=True, exist_ok=True)
+    quick.run("plugins", "config", "box", "limit", "5")
+    quick.run("plugins", "hook", "box", "--events", "workflow_started", "--callback", "note")
+    said = quick.run("plugins", "uninstall", "box", "--yes").stdout
+    assert "its data and settings are kept" in said
     assert data.is_dir()
-    quick.run("plugins", "install", str(place), "--yes")
-    assert quick.json("plugins", "config", "box", "limit")["settings"][0]["value"] == 5
-    quick.run("plugins", "uninstall", "box", "--yes", "--purge")
+    assert install_and_run()["limit"] == 5
+    assert len(quick.json("plugins", "hook", "box", "--list")["hooks"]) == 1
+
+    row = quick.json("plugins", "uninstall", "box", "--yes", "--purge")
+    assert (row["purged"], row["forgotten"]["plans"], row["forgotten"]["databases"]) == (True, 1, 1)
+    assert row["forgotten"]["hooks"] == 1
     assert not data.exists()
-    quick.run("plugins", "install", str(place), "--yes")
-    assert quick.json("plugins", "config", "box", "limit")["settings"][0]["value"] == 1
+    assert quick.json("memory", "list")["memories"] == []
+    assert quick.json("schedules", "list") == []
+    assert install_and_run() == {"limit": 1, "notes": 1}
+    assert quick.json("plugins", "hook", "box", "--list")["hooks"] == []
+
+
+def test_an_address_or_a_name_is_told_what_to_do(quick: QuickHome) -> None:
+    address = quick.run("plugins", "install", "https://plugins.example.com/box-1.0.0.tar.gz", "--yes")
+    assert (address.returncode, "nothing is fetched from https://plugins.example.com" in address.stderr) == (2, True)
+    assert "download it" in address.stderr
+    named = quick.run("plugins", "install", "AdvancedImageProcessor", "--yes")
+    assert (named.returncode, "there is no index yet" in named.stderr) == (1, True)
 
 
 def test_what_was_not_installed_is_not_removed(quick: QuickHome) -> None:

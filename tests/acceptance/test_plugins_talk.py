@@ -223,3 +223,30 @@ async def test_the_faces_of_a_running_engine_have_the_verbs(home: HomeFolder) ->
                 assert await guest.bus.dead_letters.list() == []
                 last = guest.bus.emit_nowait("paid", {"n": 4})
             assert (await last).position  # closing waits for what was accepted
+
+
+async def places(core: EventCore) -> dict[str, str]:
+    return {place.name: place.state for place in await core.bus.places.list()}
+
+
+@pytest.mark.anyio
+async def test_a_durable_event_that_the_manifest_says_is_removed_keeps_no_place(home: HomeFolder) -> None:
+    code = "def on_order_created(event):\n    pass\n\ndef run(params):\n    pass\n"
+    home.plugin("biller", code, events={"durable": ["order_created"]})
+    async with EventCore(home.root) as core:
+        await core.plugins.enable("biller")
+        await core.bus.emit("order_created", {"id": 1})
+        await core.drain()
+        assert await places(core) == {"biller/on_order_created": "consuming"}
+        await core.plugins.disable("biller")
+    # Taken out of the code alone, its place stays: it may come back.
+    code = "def run(params):\n    pass\n"
+    home.plugin("biller", code)
+    async with EventCore(home.root) as core:
+        await core.plugins.enable("biller")
+        assert await places(core) == {"biller/on_order_created": "unused"}
+        await core.plugins.disable("biller")
+    home.plugin("biller", code, events={"removed": ["order_created"]})
+    async with EventCore(home.root) as core:
+        await core.plugins.enable("biller")
+        assert await places(core) == {}

@@ -321,6 +321,10 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
             Line("workflows.last 50 of finished", "ms", limit=Limit(most_ratio=1.3)),
         ),
     ),
+    "workflows-long": (
+        workflow_figures.long,
+        (Line("workflows.go on after many entries", "ms", limit=Limit(most=500)),),
+    ),
     "workflows-cron": (workflow_figures.cron, (Line("workflows.schedules, CPU", "ms/s", limit=Limit(most=10)),)),
     "bus": (
         bus,

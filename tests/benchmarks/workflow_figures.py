@@ -13,6 +13,7 @@ _RESUMES = 3
 _QUICK = "EVENTCORE_BENCH_QUICK"
 _WAITS = 10_000
 _SCHEDULES = 10_000
+_ENTRIES = 10_000
 
 
 def alone() -> list[Line]:
@@ -63,6 +64,17 @@ def finished() -> list[Line]:
                 line.ours.append(taken["ours"] * 1e3)
                 line.peers.append(taken["peer"] * 1e3)
     return [start, last]
+
+
+def long() -> list[Line]:
+    """From a signal to the next step of a run whose journal is at the length that is warned of: read, folded, gone on."""
+    line = Line(f"workflows.go on after {_ENTRIES:,} entries", "ms", peer="a short run", limit=Limit(most=500))
+    with TemporaryDirectory(dir=SCRATCH) as folder, Subject("waiting.py", "long", folder, str(_ENTRIES)) as subject:
+        for _ in range(_ROUNDS):
+            taken = subject.round()
+            line.ours.append(taken["ours"] * 1e3)
+            line.peers.append(taken["peer"] * 1e3)
+    return [line]
 
 
 def cron() -> list[Line]:

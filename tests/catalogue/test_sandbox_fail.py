@@ -56,7 +56,7 @@ async def test_every_mode_ends_in_its_error_and_nobody_else_notices(tmp_path: Pa
                     await core.plugins.run("sandbox_fail", {"mode": mode})
                 ended[mode] = caught.value.kind, caught.value.details.get("limit")
             tasks.cancel_scope.cancel()
-        failures = [event async for event in core.bus.history(type="plugin_error")]
+        failures = [event async for event in core.history.query(type="plugin_error")]
     assert {mode: ended[mode] for mode in MODES if ended[mode][0] not in MODES[mode][0].split()} == {}
     assert {mode: limit for mode, (_, limit) in ended.items()} == {mode: limit for mode, (_, limit) in MODES.items()}
     assert len(failures) == len(MODES)

@@ -14,14 +14,14 @@ import pytest
 
 from eventcore import EventCore
 from eventcore.kernel.faults import FAULT_POINTS
-from eventcore.kernel.records import EventQuery
+from eventcore.kernel.records import Batch, EventQuery, Memory
 from eventcore.plugins.packages.archive import digest_of
 
 pytestmark = [pytest.mark.violent, pytest.mark.timeout(300)]
 
 #: Where it is killed, and whether the plugin is there afterwards.
 INSTALLS = {"install.staged": False, "install.committed": True, "install.moved": True}
-UNINSTALLS = {"uninstall.moved": True, "uninstall.committed": False}
+UNINSTALLS = {"uninstall.moved": True, "uninstall.committed": False, "uninstall.forgotten": False}
 
 
 @pytest.fixture(scope="module")
@@ -108,11 +108,14 @@ async def test_an_uninstall_is_all_or_nothing(point: str, home: Path, tmp_path: 
     box = tmp_path / "box"
     async with EventCore(home) as core:
         await core.plugins.packages.install(str(box), core.engine.bus.context())
+        await core.engine.store.commit(Batch(memory=[Memory("m", core.engine.tenant, "box", "a note", b"1", 1.0)]))
     data = home / ".eventcore/data/box"
     data.mkdir(parents=True)
     killed(home, "plugins", "uninstall", "box", "--yes", "--purge", fault=f"{point}:1")
     assert await consistent(home, box) == UNINSTALLS[point]
     assert data.exists() == UNINSTALLS[point]
+    async with EventCore(home, quiet=True) as core:
+        assert len(await core.engine.store.memories(core.engine.tenant, "")) == UNINSTALLS[point]
 
 
 @pytest.mark.anyio

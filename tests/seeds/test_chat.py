@@ -230,6 +230,64 @@ async def test_hooks_and_the_command(chat: HomeKit) -> None:
         assert commanded.replies == [{"result": "Command executed", "args": ["a", "b"]}]
 
 
+CAREFUL = """
+import asyncio
+import logging
+from typing import Any, Dict
+
+
+logger = logging.getLogger(__name__)
+
+
+class APIError(Exception):
+    pass
+
+
+class Careful:
+    def __init__(self, config: Dict[str, Any]):
+        self.cache = {"a": 1}
+        self.background_tasks = []
+
+    async def initialize(self) -> bool:
+        self.background_tasks.append(asyncio.create_task(asyncio.sleep(3600)))
+        return True
+
+    async def execute(self, context: Dict) -> Dict:
+        try:
+            result = await self.process(context)
+            return {"success": True, "result": result}
+        except APIError as e:
+            return {"success": False, "error": "API temporarily unavailable"}
+        except Exception as e:
+            return {"success": False, "error": "Plugin error"}
+
+    async def process(self, context):
+        if context["how"] == "api":
+            raise APIError("503")
+        return [len(self.cache), len(self.background_tasks)][context["how"]]
+
+    async def cleanup(self):
+        for task in self.background_tasks:
+            task.cancel()
+        self.cache.clear()
+        await asyncio.gather(*self.background_tasks, return_exceptions=True)
+        logger.info("cleaned up %s", [task.cancelled() for task in self.background_tasks])
+"""
+
+
+async def test_errors_are_handled_and_resources_given_back(eventcore_home: HomeKit) -> None:
+    HomeFolder(eventcore_home.root).plugin("careful", CAREFUL, **{"class": "Careful"})
+    service = PluginService()
+    await service.enable_plugin("careful")
+    outcomes = [await service.execute_plugin("careful", {"how": how}) for how in (0, 1, "api", 7)]
+    assert [one.get("error") or one["result"]["result"] for one in outcomes] == [
+        *(1, 1, "API temporarily unavailable", "Plugin error"),
+    ]
+    await service.disable_plugin("careful")
+    lines = (eventcore_home / ".eventcore/logs/careful.ndjson").read_text()
+    assert "cleaned up [True]" in lines
+
+
 async def test_a_missing_setting_says_how_to_set_it(chat: HomeKit) -> None:
     HomeFolder(chat.root).settings("")
     with pytest.raises(InvalidInput, match="api_key"):

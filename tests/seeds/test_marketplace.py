@@ -294,11 +294,16 @@ def test_the_apis_have_the_signatures_of_the_reference() -> None:
     assert {"manifest", "handler", "module_name", "ui", "dir_path"} <= set(PluginRecord.__dataclass_fields__)
 
 
+#: What its manifest needs and EventCore does not; without them it runs all the same, and `health` says what is lacking.
+SERVICES = "[services.postgres]\nurl = 'postgresql://localhost/x'\n[services.redis]\nurl = 'redis://localhost'\n"
+
 COMMANDS = {
+    "list": [],
     "info": ["schedule_task"],
     "test": ["schedule_task", "--params", '{"task_title": "Test"}'],
     "validate": ["plugins/productivity/task-scheduler"],
-    "health": ["task-scheduler"],
+    "health": ["schedule_task"],
+    "metrics": [],
     "debug": ["schedule_task", "--params", '{"task_title": "Debug"}', "--verbose"],
 }
 
@@ -306,7 +311,34 @@ COMMANDS = {
 def test_the_commands(market: HomeKit) -> None:
     home = HomeFolder(market.root)
     market.close()
-    home.settings((home.root / "eventcore.toml").read_text() + '\n[plugins]\nenabled = ["task-scheduler"]\n')
-    for command, words in COMMANDS.items():
-        done = home.run("plugins", command, *words)
-        assert done.returncode == 0, (command, done.stderr)
+    home.settings((home.root / "eventcore.toml").read_text() + '\n[plugins]\nenabled = ["task-scheduler"]\n' + SERVICES)
+    done = {command: home.run("plugins", command, *words) for command, words in COMMANDS.items()}
+    assert {command: one.stderr for command, one in done.items() if one.returncode != 0} == {}
+    assert "task-scheduler" in done["list"].stdout
+    assert "task-scheduler" in done["metrics"].stdout  # it was called by `test`
+    strict = home.run("plugins", "validate", "plugins/productivity/task-scheduler", "--strict")
+    assert (strict.returncode, "license: is not stated" in strict.stdout) == (1, True)
+    later = home.run("plugins", "reload")
+    assert (later.returncode, "there is no command" in later.stderr.lower()) == (2, True)
+
+
+#: The marketplace's own tree, folders within folders among them.
+TREE = (
+    *("examples/hello-world", "core/time-query", "core/tui-fallback", "automation/git-merge-safe"),
+    *("ai/fine-tune-lnm", "ai/hf-llm", "ai/llm-services/deepseek", "ai/llm-services/openai"),
+    *("integrations/desktop-agent", "integrations/k8s-scale", "integrations/llm-manager", "__meta/__meta"),
+)
+
+
+def test_the_tree_is_discovered(eventcore_home: HomeKit) -> None:
+    home = HomeFolder(eventcore_home.root)
+    for number, place in enumerate(TREE):
+        manifest = {**MANIFEST, "intent": f"intent_{number}"}
+        del manifest["category"]
+        home.write(f"plugins/{place}/plugin_manifest.json", json.dumps(manifest))
+        home.write(f"plugins/{place}/handler.py", "raise SystemExit('nothing of it is imported')")
+    rows = {row["slug"]: row for row in eventcore_home.perform("plugins.list") if row["origin"] == "home"}
+    assert {row["state"] for row in rows.values()} == {"discovered"}
+    assert rows["openai"]["category"] == "llm-services"
+    assert rows["k8s-scale"]["category"] == "integrations"
+    assert len(rows) == len(TREE)

@@ -6,7 +6,7 @@ import pytest
 
 from eventcore.plugins.manifest import parse_manifest
 from eventcore.testing import HomeKit
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
 
 pytestmark = pytest.mark.anyio
 
@@ -127,16 +127,65 @@ async def test_events_of_plugins(eventcore_home: HomeKit) -> None:
     assert found["plugin_error"]["type"] == "ZeroDivisionError"
 
 
+HOOK = ("plugins", "hook", "fragile", "--events")
 COMMANDS = (
     ("plugins", "list"),
+    ("plugins", "validate"),
     ("plugins", "test", "fragile", "--input", "Hello, World!"),
+    ("plugins", "toggle", "fragile", "false"),
+    ("plugins", "toggle", "fragile", "true"),
+    ("plugins", "config", "fragile", "model_path", "/path/to/model.onnx"),
+    ("plugins", "config", "fragile", "max_tokens", "4096"),
+    ("plugins", "info", "fragile"),
+    (*HOOK, "workflow_started,workflow_completed", "--callback", "on_workflow_event"),
+    (*HOOK, "data_processed,model_updated", "--callback", "handle_custom_event"),
+)
+
+#: What comes with an index of plugins and with tools for authors: each is refused, and says so.
+LATER = (
+    (("plugins", "install", "AdvancedImageProcessor", "--yes"), "there is no index yet"),
+    (("plugins", "install", "https://example.com/my-plugin.tar.gz", "--yes"), "nothing is fetched from"),
+    (("plugins", "install", "CloudIntegration", "--version", "2.0.1"), "no such option"),
+    (("plugins", "search", "image processing", "--tags", "ai,vision"), "there is no command"),
+    (("plugins", "create", "my-ai-plugin", "--template", "ai-model"), "there is no command"),
+    (("plugins", "build", "--release"), "there is no command"),
+    (("plugins", "package", "--output", "my-ai-plugin-v1.0.0.tar.gz"), "there is no command"),
+    (("plugins", "reload", "my-ai-plugin"), "there is no command"),
 )
 
 
-def test_the_commands(eventcore_home: HomeKit) -> None:
-    home = HomeFolder(eventcore_home.root)
-    home.plugin("fragile", "def run(params): return params['input']")
+FRAGILE = """
+def run(params):
+    return params["input"]
+
+def on_workflow_event(event):
+    pass
+
+def handle_custom_event(event):
+    pass
+"""
+
+
+def test_the_commands(eventcore_home: HomeKit, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = QuickHome(eventcore_home.root)
+    monkeypatch.chdir(home.root)
+    schema = {"model_path": {"type": "string"}, "max_tokens": {"type": "integer", "default": 2048}}
+    home.plugin("fragile", FRAGILE, config_schema=schema, events={"emits": ["data_processed", "model_updated"]})
     home.settings('[plugins]\nenabled = ["fragile"]\n')
     for words in COMMANDS:
         done = home.run(*words)
         assert done.returncode == 0, (words, done.stderr)
+    settings = {one["key"]: one["value"] for one in home.json("plugins", "info", "fragile")["settings"]}
+    assert settings == {"model_path": "/path/to/model.onnx", "max_tokens": 4096}
+    assert len(home.json("plugins", "hook", "fragile", "--list")["hooks"]) == 4
+
+
+@pytest.mark.parametrize(("words", "said"), LATER)
+def test_what_comes_later_says_so(
+    words: tuple[str, ...], said: str, eventcore_home: HomeKit, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = QuickHome(eventcore_home.root)
+    monkeypatch.chdir(home.root)
+    done = home.run(*words)
+    assert done.returncode != 0
+    assert said in done.stderr.lower()

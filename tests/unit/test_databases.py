@@ -14,6 +14,7 @@ from eventcore import EventCore
 from eventcore.kernel.context import caller
 from eventcore.kernel.errors import InvalidInput, PermissionDenied, PluginFailed
 from eventcore.kernel.keeping import DatabaseSettings
+from eventcore.operations import perform
 from eventcore.plugins.databases import Databases, Place
 from tests.unit.test_roles_everywhere import plant
 
@@ -196,6 +197,7 @@ async def test_what_is_kept_for_a_plugin_is_forgotten(tmp_path: Path, anyio_back
             await ctx.db("one").execute("create table t (x)")
             await ctx.memory.write("note", {})
             await ctx.schedule("later", after=3600)
+        def note(event): pass
     """
     (tmp_path / "eventcore.toml").write_text("")
     asks = ["database_read", "database_write", "memory_write", "scheduler"]
@@ -205,6 +207,9 @@ async def test_what_is_kept_for_a_plugin_is_forgotten(tmp_path: Path, anyio_back
                 plant(core, tmp_path / "plugins" / name, code, permissions=asks)
                 await core.plugins.enable(name, grants=asks)
                 await core.plugins.run(name)
-            assert await core.plugins.forget("keeper") == {"memories": 1, "plans": 1, "databases": 1}
-            assert await core.plugins.forget("keeper") == {"memories": 0, "plans": 0, "databases": 0}
-            assert await core.plugins.forget("other") == {"memories": 1, "plans": 1, "databases": 1}
+                hook = {"name": name, "events": ["workflow_started"], "callback": "note"}
+                await perform(core.engine, "plugins.hook", hook, core.bus.emit)
+            each = {"memories": 1, "plans": 1, "databases": 1, "hooks": 1}
+            assert await core.plugins.forget("keeper") == each
+            assert await core.plugins.forget("keeper") == dict.fromkeys(each, 0)
+            assert await core.plugins.forget("other") == each

@@ -7,9 +7,11 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 
 from eventcore import EventCore
+from eventcore.storage.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
@@ -146,3 +148,52 @@ async def test_two_engines_have_modules_of_their_own(tmp_path: Path) -> None:
             core.engine.hook_files.load("count", path)
         replies: list[Any] = [(await core.hooks.call("on_message", {"text": "x"})).replies for core in (one, two, one)]
     assert replies == [[{"n": 1}], [{"n": 1}], [{"n": 2}]]
+
+
+async def test_durable_events_miss_nothing_and_are_dead_letters_in_the_end(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "orders.py",
+        """
+        DURABLE = ["order_created"]
+
+        def on_order_created(event):
+            raise SystemError("no printer")
+        """,
+    )
+    store = MemoryStore()
+    async with EventCore(store=store) as core:
+        assert core.engine.hook_files.load("orders", path).error is None
+        await core.bus.emit("order_created", {"id": 1})
+        await core.drain()
+    path.write_text(
+        'seen = []\nDURABLE = ["order_created"]\ndef on_order_created(event):\n    seen.append(event.data)\n'
+    )
+    async with EventCore(store=store) as core:
+        await core.bus.emit("order_created", {"id": 2})
+        core.engine.hook_files.load("orders", path)
+        scope = core.engine.hook_files._scope
+        [module] = [found for name, found in sys.modules.items() if name.endswith(".orders") and scope in name]
+        with anyio.fail_after(10):
+            while len(module.seen) < 2:
+                await anyio.sleep(0.005)
+        # The one that came while nobody was there, and the one whose retry was due after the restart.
+        assert sorted(one["id"] for one in module.seen) == [1, 2]
+        [place] = await core.bus.places.list()
+        assert (place.subscription, place.state) == ("orders.on_order_created", "consuming")
+
+
+@pytest.mark.parametrize(
+    ("listed", "message"),
+    [
+        ('["order_gone"]', "there is no function on_order_gone"),
+        ('"order_created"', "DURABLE is a list"),
+        ("[1]", "DURABLE is a list"),
+    ],
+)
+async def test_a_wrong_list_of_durable_events_is_named(
+    core: EventCore, tmp_path: Path, listed: str, message: str
+) -> None:
+    path = write(tmp_path / "orders.py", f"DURABLE = {listed}\ndef on_order_created(event):\n    pass\n")
+    loaded = core.engine.hook_files.load("orders", path)
+    assert message in (loaded.error or "")
+    assert loaded.events == []

@@ -1,4 +1,23 @@
-"""Bugs that other engines have had, each as a test here. The names in brackets are the threads that told of them."""
+"""Bugs that other engines have had, each as a test. The names in brackets are the threads that told of them.
+
+| the bug | where it is tested |
+|---|---|
+| recovery while the database restarts [dbos#716] | `test_recovery_while_the_store_cannot_be_read`; `test_runner.py` has stores that fail later |
+| drain and recovery overlap with one executor id [dbos#804] | `test_a_run_between_two_steps_belongs_to_whoever_opens_next` |
+| a run between two steps that nobody owns [dbos#805] | the same |
+| empty or odd run ids [dbos#759] | `test_empty_and_odd_run_ids` |
+| awaiting a result that is cancelled [dbos#425] | `test_who_awaits_a_run_that_is_cancelled_is_told` |
+| thousands of waiters that poll [dbos-ts#1267] | `test_a_thousand_waiters_do_not_poll` |
+| one busy queue starves others [dbos-ts#1302] | `test_a_busy_queue_starves_no_other` |
+| killing a run frees its slot [kestra#19679, #14356] | `test_a_run_that_is_killed_frees_its_place` |
+| a restart overwrites a finished or waiting status [n8n#23807, #32316] | `test_a_restart_leaves_..._runs_as_they_are` |
+| queued runs are lost in a restart [n8n#35059] | `test_queued_runs_survive_a_restart` |
+| retry from the start and a step, old or new definition [n8n#25735, #32131, #12957] | `test_retry_and_fork_...` |
+| crons of a removed version go on [hatchet#410] | `test_the_crons_of_a_removed_definition_stop` |
+| growth over a week [hatchet#3823] | `tests/prove/test_soak.py` |
+| events that come before the wait is registered [hatchet, durable event waits] | `test_an_event_before_the_wait_...` |
+| waits and delays over a restart [home-assistant core#56642] | `test_waits_and_delays_go_on_...` |
+"""
 
 from __future__ import annotations
 
@@ -9,12 +28,15 @@ import anyio
 import pytest
 
 from eventcore import EventCore
-from eventcore.kernel.errors import Conflict, NotFound, RunFailed
+from eventcore.kernel.errors import Conflict, NotFound, RunFailed, StoreError
+from eventcore.kernel.settings import EngineSettings, Settings
 from eventcore.storage.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 
 SLOW = {"id": "slow", "plugin": "slow"}
+#: Calls that go on are cut off when an engine closes, not waited for.
+HASTY = Settings(engine=EngineSettings(drain_timeout=0))
 
 
 def define(core: EventCore, *steps: dict[str, Any], slug: str = "w", **more: Any) -> None:
@@ -103,6 +125,7 @@ async def test_a_busy_queue_starves_no_other(core: EventCore) -> None:
     with anyio.fail_after(5):
         for _ in range(5):
             await (await core.workflows.start("quick")).result(5)
+    held.release.set()
 
 
 @pytest.mark.parametrize("verb", ["cancel", "terminate"])
@@ -129,7 +152,7 @@ async def test_a_restart_leaves_finished_and_waiting_runs_as_they_are(anyio_back
     async def rows(core: EventCore) -> set[tuple[Any, ...]]:
         return {(run.slug, run.status, run.version, run.updated, run.raw_output) for run in await core.workflows.runs()}
 
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, settings=HASTY) as core:
         define(core, {"id": "a", "emit": "done"}, slug="over", outputs=7)
         define(core, {"id": "a", "plugin": "nobody"}, slug="bad", triggers=[{"event": "go", "with": {}}])
         define(core, {"id": "a", "wait_for": {"event": "never"}}, slug="patient")
@@ -140,20 +163,20 @@ async def test_a_restart_leaves_finished_and_waiting_runs_as_they_are(anyio_back
         await core.workflows.pause(paused.id)
         before = await rows(core)
     for _ in range(2):
-        async with EventCore(store=store) as core:
+        async with EventCore(store=store, settings=HASTY) as core:
             assert await rows(core) == before
 
 
 async def test_queued_runs_survive_a_restart(anyio_backend: Any) -> None:
     """[n8n#35059]"""
     store = MemoryStore()
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, settings=HASTY) as core:
         Held(core)
         define(core, SLOW, concurrency={"limit": 1})
         runs = [await core.workflows.start("w") for _ in range(3)]
         await core.drain(0.05)
         assert sorted([await run.status() for run in runs]) == ["queued", "queued", "running"]
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, settings=HASTY) as core:
         held = Held(core)
         held.release.set()
         for run in runs:
@@ -163,14 +186,14 @@ async def test_queued_runs_survive_a_restart(anyio_backend: Any) -> None:
 async def test_a_run_between_two_steps_belongs_to_whoever_opens_next(anyio_backend: Any) -> None:
     """[dbos#805, dbos#804] An engine closes while it takes runs over; the next one has all of them."""
     store = MemoryStore()
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, settings=HASTY) as core:
         Held(core)
         define(core, {"id": "a", "emit": "one"}, SLOW, {"id": "b", "emit": "two"})
         runs = [await core.workflows.start("w") for _ in range(20)]
     for _ in range(3):
-        async with EventCore(store=store) as core:
+        async with EventCore(store=store, settings=HASTY) as core:
             core.plugins.intent("slow", Held(core))  # they are taken over, and dropped at once
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, settings=HASTY) as core:
         held = Held(core)
         held.release.set()
         for run in runs:
@@ -247,14 +270,14 @@ async def test_waits_and_delays_go_on_over_a_restart_and_only_once(anyio_backend
         {"id": "all", "foreach": [1, 2, 3], "sleep": 0.1},
         {"id": "w", "wait_for": {"event": "never", "timeout": 0.1, "on_timeout": "continue"}},
     )
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, settings=HASTY) as core:
         define(core, *steps)
         run = await core.workflows.start("w")
         await core.drain(5)
     for _ in range(3):
-        async with EventCore(store=store) as core:
+        async with EventCore(store=store, settings=HASTY) as core:
             await anyio.sleep(0.06)
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, settings=HASTY) as core:
         again = await core.workflows.run(run.id)
         assert await again.over(5)
         assert await again.status() == "completed"
@@ -262,3 +285,48 @@ async def test_waits_and_delays_go_on_over_a_restart_and_only_once(anyio_backend
         assert set(done.values()) == {1}
         assert len(done) == 6
         assert (await again.row()).updated - (await again.row()).created >= 0.4
+
+
+class Unreadable(MemoryStore):
+    """Fails to read journals as often as it is told to."""
+
+    failures = 0
+
+    async def journal(self, run: str) -> Any:
+        if self.failures:
+            self.failures -= 1
+            raise StoreError("the database restarts")
+        return await super().journal(run)
+
+
+async def test_recovery_while_the_store_cannot_be_read(anyio_backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """[dbos#716]"""
+    monkeypatch.setattr("eventcore.workflows.runner._AFTER_A_BUG", 0.01)
+    store = Unreadable()
+    async with EventCore(store=store, settings=HASTY) as core:
+        Held(core)
+        define(core, SLOW)
+        runs = [await core.workflows.start("w") for _ in range(5)]
+    store.failures = 7
+    async with EventCore(store=store, settings=HASTY) as core:
+        held = Held(core)
+        held.release.set()
+        for run in runs:
+            assert await (await core.workflows.run(run.id)).over(5)
+
+
+async def test_an_event_before_the_wait_and_while_no_engine_runs_counts(anyio_backend: Any) -> None:
+    """[hatchet, durable event waits]"""
+    store = MemoryStore()
+    steps = ({"id": "first", "plugin": "slow"}, {"id": "paid", "wait_for": {"event": "paid", "match": {"n": 1}}})
+    async with EventCore(store=store, settings=HASTY) as core:
+        held = Held(core)
+        define(core, *steps, outputs="{{ steps.paid.output.data.n }}")
+        run = await core.workflows.start("w")
+        await held.began.wait()
+        await core.bus.emit("paid", {"n": 2})
+        await core.bus.emit("paid", {"n": 1})
+    async with EventCore(store=store, settings=HASTY) as core:
+        held = Held(core)
+        held.release.set()
+        assert await (await core.workflows.run(run.id)).result(5) == 1

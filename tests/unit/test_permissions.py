@@ -10,6 +10,8 @@ from eventcore import EventCore
 from eventcore.kernel.errors import PluginFailed
 from eventcore.kernel.event import Event
 from eventcore.plugins.permissions import ENFORCED_BY, MEANING, PluginPermission
+from eventcore.testing import StubEndpoint
+from tests.unit.outside import opened
 from tests.unit.test_roles_everywhere import plant
 
 pytestmark = pytest.mark.anyio
@@ -39,15 +41,20 @@ DEEDS: dict[PluginPermission, list[tuple[str, tuple[PluginPermission, ...]]]] = 
     ],
 }
 
-#: Enforced by the kernel or a broker; `tests/sandbox` and `test_outside_*` try their deeds.
-ELSEWHERE = {P.FILESYSTEM_READ, P.FILESYSTEM_WRITE, P.NETWORK_ACCESS, P.SYSTEM_ACCESS}
+#: Those that the kernel or a broker of the host enforces; `tests/sandbox` and `test_outside_*` try far more of them.
+OUTSIDE: dict[PluginPermission, str] = {
+    P.FILESYSTEM_READ: "open(params['read'] + '/note.txt').read()",
+    P.FILESYSTEM_WRITE: "open(params['write'] + '/new.txt', 'w').write('x')",
+    P.NETWORK_ACCESS: "ctx.http.get(params['url']).value.status",
+    P.SYSTEM_ACCESS: "ctx.run(['true']).value.code",
+}
 
 CASES = [(permission, deed, needs) for permission, deeds in DEEDS.items() for deed, needs in deeds]
 
 
 def test_every_permission_has_its_deed() -> None:
-    assert DEEDS.keys() | ELSEWHERE == set(P)
-    assert not DEEDS.keys() & ELSEWHERE
+    assert DEEDS.keys() | OUTSIDE.keys() == set(P)
+    assert not DEEDS.keys() & OUTSIDE.keys()
     assert MEANING.keys() == ENFORCED_BY.keys() == set(P)
 
 
@@ -86,6 +93,34 @@ async def test_each_deed_with_and_without_its_grant(core: EventCore, tmp_path: P
         assert len(await denied(core)) == before + 1, deed
         if permission is P.ADMIN_ACCESS:
             await core.plugins.enable("victim")
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # processes and files, as on trio
+@pytest.mark.parametrize("permission", OUTSIDE)
+async def test_each_deed_outside_with_and_without_its_grant(
+    permission: PluginPermission, tmp_path: Path, stub_endpoint: StubEndpoint, anyio_backend: str
+) -> None:
+    stub_endpoint.answer("/", {}, method="GET")
+    params = {"read": str(tmp_path / "in"), "write": str(tmp_path / "out"), "url": f"{stub_endpoint.url}/"}
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/note.txt").write_text("hello")
+    (tmp_path / "out").mkdir()
+    scope = {
+        "read": [params["read"]],
+        "write": [params["write"]],
+        "local": [stub_endpoint.url.removeprefix("http://")],
+        "programs": ["true"],
+    }
+    code = f"from eventcore.sdk import ctx\ndef run(params):\n    return {{'done': {OUTSIDE[permission]}}}\n"
+    asks = {"permissions": [], "optional_permissions": [str(one) for one in P]}
+    async with opened(tmp_path / "home", scope, code=code, manifest=asks, grants=[]) as core:
+        with pytest.raises(PluginFailed):
+            await core.plugins.run("asker", params)
+        events = await denied(core)
+        assert {(event.data["plugin"], event.data["permission"]) for event in events} == {("asker", str(permission))}
+        await core.plugins.permit("asker", grant=[str(permission)])
+        assert "done" in await core.plugins.run("asker", params)
+        assert len(await denied(core)) == len(events)
 
 
 async def test_nothing_is_given_that_the_manifest_does_not_ask_for(core: EventCore, tmp_path: Path) -> None:

@@ -25,7 +25,12 @@ CODE = """
 """
 PORTER = """
     from eventcore.sdk import ctx
-    def run(params): return ctx.request("vault").value
+    def run(params):
+        if params.get("later"):
+            return ctx.schedule("opening", after=0, call="open_vault").value
+        if params.get("api"):
+            return ctx.api.post("/intents/open_vault").value
+        return ctx.request("vault").value
 """
 
 #: What the manifest asks for, what the caller has, and whether that is enough: flat, and any one suffices.
@@ -68,6 +73,49 @@ async def other_plugin(core: EventCore, who: CallContext) -> Any:
     return await core.plugins.run("porter", {}, context=who)
 
 
+async def other_plugins_api(core: EventCore, who: CallContext) -> Any:
+    if not who.roles & {"user", "power_user", "developer", "admin"}:
+        return await direct(core, who)  # the API itself is for callers with one of these
+    return await core.plugins.run("porter", {"api": True}, context=who)
+
+
+async def ends(core: EventCore, begin: Callable[[], Awaitable[Any]]) -> Any:
+    """What the vault comes to in a call that is made later, on behalf of whoever began it."""
+    async with core.bus.stream("*") as events:
+        await begin()
+        async for event in events:
+            if event.type == "permission_denied":
+                raise AccessDenied
+            ran = event.data.get("plugin") if event.type in ("plugin_called", "step_completed") else None
+            if ran in ("vault", "open_vault"):
+                return event
+    raise AssertionError
+
+
+async def schedule(core: EventCore, who: CallContext) -> Any:
+    return await ends(core, lambda: core.plugins.run("porter", {"later": True}, context=who))
+
+
+async def triggered_workflow(core: EventCore, who: CallContext) -> Any:
+    return await ends(core, lambda: core.bus.emit("vault_wanted", {}, context=who))
+
+
+async def plugin_classes(core: EventCore, who: CallContext) -> Any:
+    """What `PluginRouter.dispatch`, `PluginManager.run_plugin` and `eventcore plugins run` ask for."""
+
+    async def send(item: Any) -> None: ...
+
+    params = {"name": "open_vault", "user": "ada", "roles": sorted(who.roles)}
+    return (await perform(core.engine, "plugins.call", params, send))["result"]
+
+
+async def debugger(core: EventCore, who: CallContext) -> Any:
+    async def send(item: Any) -> None: ...
+
+    params = {"name": "open_vault", "user": "ada", "roles": sorted(who.roles)}
+    return await perform(core.engine, "plugins.debug", params, send)
+
+
 async def workflow_step(core: EventCore, who: CallContext) -> Any:
     run = await core.workflows.start("opening", {}, context=who)
     return await run.result(timeout=10)
@@ -108,7 +156,7 @@ async def chat(core: EventCore, who: CallContext) -> Any:
 
 PATHS: list[Path_] = [
     direct, by_name, run_plugin, bus_request, other_plugin, workflow_step, chat_command, hook_reply, operation,
-    control_socket, chat,
+    control_socket, chat, other_plugins_api, schedule, triggered_workflow, plugin_classes, debugger,
 ]  # fmt: skip
 
 
@@ -128,9 +176,11 @@ async def test_the_same_rule_on_every_path(core: EventCore, tmp_path: Path) -> N
         "commands": [{"name": "/vault"}],
     }
     plant(core, tmp_path / "vault", CODE, **vault)
-    plant(core, tmp_path / "porter", PORTER, permissions=["plugin_communication"])
+    plant(core, tmp_path / "porter", PORTER, permissions=["plugin_communication", "scheduler", "api_access"])
     await core.plugins.enable("vault", grants=["chat_access"])
-    await core.plugins.enable("porter", grants=["plugin_communication"])
+    await core.plugins.enable("porter", grants=["plugin_communication", "scheduler", "api_access"])
+    triggered = {"slug": "wanted", "steps": [{"id": "open", "plugin": "open_vault"}]}
+    core.workflows.define({**triggered, "triggers": [{"event": "vault_wanted"}]})
     core.workflows.define({"slug": "opening", "steps": [{"id": "open", "plugin": "open_vault"}]})
     record = core.plugins.get("vault")
     wrong = []

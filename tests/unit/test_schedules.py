@@ -13,7 +13,7 @@ from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.errors import NotFound
 from eventcore.storage.memory import MemoryStore
 from eventcore.workflows.definition import Trigger
-from eventcore.workflows.schedules import next_after, occurrences
+from eventcore.workflows.schedules import Planned, next_after, occurrences
 
 DAY = 86400.0
 
@@ -134,3 +134,83 @@ async def test_a_one_off_time_starts_one_run(core: EventCore) -> None:
     await _runs(core, 1)
     await core.drain(5)
     assert len(await core.workflows.runs()) == 1
+
+
+# -- overlap ----------------------------------------------------------------------------------------------------------
+
+_NAP = [{"id": "a", "sleep": "1h"}]
+
+
+async def _overlapping(core: EventCore, clock: Shifted, overlap: str) -> dict[str, list[str]]:
+    """A workflow by the hour whose runs never end, three hours long; the statuses of its runs, oldest first."""
+    found: dict[str, list[str]] = {}
+    trigger = {"id": "h", "cron": "0 * * * *", "overlap": overlap, "missed": "none", "window": "1d"}
+    core.workflows.define({"slug": "hourly", "triggers": [trigger], "steps": [{"id": "a", "sleep": "90d"}]})
+    scheduler = core.engine.workflows.schedules
+    assert scheduler is not None
+    await scheduler.listed()
+    for hour in range(1, 4):
+        [row] = await core.engine.store.schedules(1e18, 10)
+        clock.ahead += Planned.of(row).next - clock.now() + 1
+        scheduler.changed()  # a clock that was set forward is seen within half a minute; a test does not wait for it
+        with anyio.fail_after(5):
+            while Planned.of((await core.engine.store.schedules(1e18, 10))[0]).next <= clock.now():
+                await anyio.sleep(0.005)
+        await core.drain(5)
+        runs = await core.workflows.runs(slug="hourly")
+        found[str(hour)] = [run.status for run in sorted(runs, key=lambda run: run.id)]
+    [row] = await core.engine.store.schedules(1e18, 10)
+    found["pending"] = ["?"] * len(Planned.of(row).pending)
+    return found
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("overlap", "statuses", "pending"),
+    [
+        ("skip", ["waiting"], 0),
+        ("buffer_one", ["waiting"], 1),
+        ("buffer_all", ["waiting"], 2),
+        ("cancel_other", ["cancelled", "cancelled", "waiting"], 0),
+        ("terminate_other", ["terminated", "terminated", "waiting"], 0),
+        ("allow", ["waiting", "waiting", "waiting"], 0),
+    ],
+)
+async def test_what_happens_when_the_run_before_is_not_over(overlap: str, statuses: list[str], pending: int) -> None:
+    clock = Shifted()
+    async with EventCore(store=MemoryStore(), clock=clock) as core:
+        found = await _overlapping(core, clock, overlap)
+        assert (found["3"], len(found["pending"])) == (statuses, pending)
+        if not pending:
+            return
+        for _ in range(pending):  # what waits begins when the run before has ended, one after the other
+            [live] = await core.workflows.runs(statuses=("waiting",))
+            await core.workflows.cancel(live.id)
+            scheduler = core.engine.workflows.schedules
+            assert scheduler is not None
+            clock.ahead += 1
+            scheduler.changed()
+            with anyio.fail_after(5):
+                while not [one for one in await core.workflows.runs(statuses=("waiting",)) if one.id != live.id]:
+                    await anyio.sleep(0.005)
+            await core.drain(5)
+        assert len(await core.workflows.runs(slug="hourly")) == 1 + pending
+
+
+@pytest.mark.anyio
+async def test_jitter_delays_each_start_by_a_part_of_it_and_is_the_same_after_a_restart() -> None:
+    store, clock = MemoryStore(), Shifted()
+    triggers = [{"id": f"t{n}", "cron": "0 0 * * *", "jitter": "1h"} for n in range(20)]
+    dues: list[list[float]] = []
+    for _ in range(2):
+        async with EventCore(store=store, clock=clock) as core:
+            core.workflows.define({"slug": "spread", "triggers": triggers, "steps": _NAP})
+            scheduler = core.engine.workflows.schedules
+            assert scheduler is not None
+            await scheduler.listed()
+            rows = await store.schedules(1e18, 100)
+            late = [row.due - Planned.of(row).next for row in rows]
+            assert all(0 <= one < 3600 for one in late)
+            assert max(late) - min(late) > 900, "twenty starts do not come at once"
+            dues.append(sorted(row.due for row in rows))
+    assert dues[0] == dues[1]

@@ -7,6 +7,7 @@ from typing import Any
 
 import anyio
 import pytest
+from pydantic import BaseModel
 
 from eventcore import EventCore
 from eventcore.kernel.errors import Conflict, NotFound, RunFailed
@@ -423,3 +424,42 @@ async def test_a_child_that_has_to_queue_still_reports(core: EventCore) -> None:
     run = await core.workflows.start("w")
     await run.result(5)
     assert len(await core.workflows.runs(slug="child", statuses=("completed",))) == 3
+
+
+# -- emitted events ---------------------------------------------------------------------------------------------------
+
+
+class Order(BaseModel):
+    id: int
+    note: str = ""
+
+
+async def test_what_a_step_emits_is_held_against_the_model_of_its_type(core: EventCore) -> None:
+    define(core, {"id": "tell", "emit": "order_created", "with": {"id": "{{ inputs.id }}"}})
+    core.bus.declare("order_created", Order, version=3)
+    run = await core.workflows.start("w", {"id": 7})
+    await run.result()
+    [event] = await of_type(core, "order_created")
+    assert (event.data, event.schema_version) == ({"id": 7, "note": ""}, 3)
+
+    refused = await core.workflows.start("w", {"id": "seven"})
+    with pytest.raises(RunFailed, match="order_created: id: Input should be a valid integer"):
+        await refused.result()
+    assert len(await of_type(core, "order_created")) == 1
+
+
+async def test_what_undoes_a_step_is_held_against_it_too(core: EventCore) -> None:
+    core.bus.declare("order_cancelled", Order)
+    log = Log(core)
+    log.fail = {2}
+    define(
+        core,
+        {"id": "a", "plugin": "log", "with": {"n": 1}, "compensate": {"emit": "order_cancelled", "with": {"id": "x"}}},
+        {"id": "b", "plugin": "log", "with": {"n": 2}, "needs": ["a"]},
+    )
+    run = await core.workflows.start("w")
+    with pytest.raises(RunFailed):
+        await run.result()
+    failed = [event.data for event in await of_type(core, "step_failed")]
+    assert "order_cancelled: id" in str([one for one in failed if one["step"] == "a~undo"])
+    assert await of_type(core, "order_cancelled") == []

@@ -21,7 +21,7 @@ from anyio.from_thread import BlockingPortal
 from eventcore.app.core import EventCore
 from eventcore.app.plugin_api.place import Place
 from eventcore.home.control_client import EngineNotRunning
-from eventcore.kernel.errors import EngineClosed, EventCoreError, InvalidFile, RemoteError
+from eventcore.kernel.errors import EngineClosed, RemoteError
 from eventcore.kernel.settings import PluginSettings, Settings
 
 #: How long opening and closing may take, in seconds.
@@ -135,7 +135,7 @@ class Link:
 def _mend(place: Place, error: RemoteError, last: bool) -> None:
     """The engine that we talked to is gone: the next try opens the home, or finds its next owner."""
     if last or not isinstance(error, EngineNotRunning):
-        raise _as_local(error) from None
+        raise error from None
     close(place)
 
 
@@ -198,27 +198,3 @@ def close(place: Place | None = None) -> None:
         hosts = [_HOSTS.pop(key) for key in keys]
     for host in hosts:
         host.close()
-
-
-# -- errors ------------------------------------------------------------------------------------------------------------
-
-
-def _as_local(error: RemoteError) -> EventCoreError:
-    """The error as the engine's own process raised it, so that callers need not know where the engine runs."""
-    kind = _by_code().get(error.code)
-    if kind is None:
-        return error
-    made = kind(error.message, hint=error.hint)
-    made.details = error.details
-    return made
-
-
-def _by_code() -> dict[str, type[EventCoreError]]:
-    found: dict[str, type[EventCoreError]] = {}
-    todo: list[type[EventCoreError]] = [EventCoreError]
-    while todo:
-        kind = todo.pop()
-        todo += kind.__subclasses__()
-        if not issubclass(kind, InvalidFile | RemoteError):  # these are made of more than a message
-            found.setdefault(kind.code, kind)
-    return found

@@ -21,7 +21,7 @@ class PluginManager:
         self.router = router if router is not None else PluginRouter()
 
     async def run_plugin(self, name: str, params: dict[str, Any], user_ctx: dict[str, Any]) -> tuple[Any, str, str]:
-        """Call a plugin and return `(result, stdout, stderr)`.
+        """Call a plugin and return `(result, stdout, stderr)`; the result is remembered, if the settings say so.
 
         Args:
             name: an intent, or a plugin's name.
@@ -36,6 +36,7 @@ class PluginManager:
             "user": str(user_ctx.get("user_id") or "anonymous"),
             "roles": list(user_ctx.get("roles") or ()),
             "tenant": user_ctx.get("tenant_id") or user_ctx.get("tenant"),
+            "remember": True,
         }
         done = await self.router.link.acall("plugins.call", asked)
         return done["result"], done["stdout"], done["stderr"]

@@ -16,7 +16,9 @@ from eventcore.app.plugin_api.router import PluginRouter
 from eventcore.kernel.errors import EventCoreError, InvalidInput, PluginFailed
 
 _IN_USE = "enabled,degraded"
-_NOT_IN_USE = "discovered,disabled,failed"
+_NOT_IN_USE = "installed,discovered,disabled,failed"
+#: Whatever lies in the home's plugin folder; the catalogue's are only discovered.
+_ALL = "installed,enabled,degraded,disabled,failed"
 
 
 class PluginService:
@@ -37,10 +39,11 @@ class PluginService:
 
         Args:
             plugin_path: the archive or folder.
-            plugin_url: where to fetch it from, instead.
+            plugin_url: where to fetch it from, instead. Nothing is fetched yet: this is refused.
 
         Raises:
-            InvalidInput: both or neither were given, or the archive is refused; says which entry and why.
+            InvalidInput: both or neither were given, an address was given, or the archive is refused; says which entry
+                and why.
         """
         if (plugin_path is None) == (plugin_url is None):
             raise InvalidInput("give plugin_path or plugin_url, one of the two")
@@ -59,9 +62,7 @@ class PluginService:
         """
         link, target = self.router.link, os.path.abspath(plugin_path)  # noqa: ASYNC240 - no I/O
         old = await link.acall("plugins.info", {"name": plugin_id})
-        offered = await link.acall("plugins.inspect", {"target": target})
-        if offered["slug"] != old["slug"]:
-            raise InvalidInput(f"{target} holds {offered['slug']}, not {old['slug']}")
+        await link.acall("plugins.inspect", {"target": target, "replacing": old["slug"]})
         with TemporaryDirectory(prefix="eventcore-update-") as scratch:
             kept = os.path.join(scratch, os.path.basename(old["path"]))
             await to_thread.run_sync(shutil.copytree, old["path"], kept)
@@ -70,20 +71,33 @@ class PluginService:
     async def _exchange(self, old: dict[str, Any], target: str, kept: str) -> None:
         slug, in_use = old["slug"], old["state"] in _IN_USE.split(",")
         grants = list(old.get("granted") or ())
-        await self.router.link.acall("plugins.uninstall", {"name": slug})
+        await self._remove(slug)
         try:
             await self._bring(slug, target, grants, in_use)
         except EventCoreError:
             with anyio.CancelScope(shield=True):
-                if any(row["slug"] == slug for row in await self.router.link.acall("plugins.list")):
-                    await self.router.link.acall("plugins.uninstall", {"name": slug})
-                await self._bring(slug, kept, grants, in_use)
+                if any(row["slug"] == slug for row in await self.router.link.acall("plugins.list", {"status": _ALL})):
+                    await self._remove(slug)
+                await self._put_back(old, kept, grants, in_use)
             raise
 
-    async def _bring(self, slug: str, target: str, grants: list[str], in_use: bool) -> None:
-        await self.router.link.acall("plugins.install", {"target": target})
+    async def _put_back(self, old: dict[str, Any], kept: str, grants: list[str], in_use: bool) -> None:
+        """From where it came from, if that has not changed, so that its record stays true; else from the copy."""
+        package = old["package"]
+        try:
+            await self._bring(old["slug"], package["source"], grants, in_use, package["digest"])
+        except EventCoreError:
+            await self._bring(old["slug"], kept, grants, in_use)
+
+    async def _bring(self, slug: str, target: str, grants: list[str], in_use: bool, digest: str | None = None) -> None:
+        wanted = {"target": target, "grants": grants, "sha256": digest}
+        await self.router.link.acall("plugins.install", wanted)
         if in_use:
             await self.router.link.acall("plugins.enable", {"name": slug, "grants": grants})
+
+    async def _remove(self, slug: str) -> None:
+        """Take it away for another of its name: others may need it all the while."""
+        await self.router.link.acall("plugins.uninstall", {"name": slug, "force": True})
 
     async def uninstall_plugin(self, plugin_id: str) -> None:
         """Remove a plugin's code and registration; its data stays."""

@@ -90,12 +90,16 @@ class Packages:
         self._tenant, self._requirements = tenant, requirements
         self._rows: dict[str, Package] = {}
         self._lock = anyio.Lock()
+        #: Removes what the host keeps for a plugin beside its files and settings; set where the engine is put together.
+        self.forget: Callable[[CallContext, str], Awaitable[dict[str, int]]] | None = None
 
     async def restore(self, rows: list[Package]) -> list[str]:
         """Take over what is installed, and finish what a crash interrupted. Before plugins are discovered."""
         self._rows = {row.plugin: row for row in rows}
         if self._transit is None:
             return []
+        for slug in await to_thread.run_sync(self._transit.purging, rows):
+            await self._forgotten(slug, CallContext(tenant=self._tenant, actor="system"))
         return await to_thread.run_sync(self._transit.recover, rows)
 
     def installed(self, slug: str) -> Package | None:
@@ -121,15 +125,18 @@ class Packages:
 
     # -- installing --------------------------------------------------------------------------------------------------
 
-    async def inspect(self, target: str) -> dict[str, Any]:
+    async def inspect(self, target: str, *, replacing: str | None = None) -> dict[str, Any]:
         """What would be installed from a folder or archive, with its digest. Nothing is left behind.
 
+        Args:
+            replacing: the slug of a plugin whose place it is to take.
+
         Raises:
-            InvalidInput: as `install`.
+            InvalidInput: as `install`; or it is another plugin than the one to replace.
         """
         transit = self._home()
         async with self._lock:
-            candidate = await self._unpacked(target)
+            candidate = await self._unpacked(target, replacing)
             await to_thread.run_sync(transit.abandon, candidate.operation)
         return candidate.as_dict()
 
@@ -175,10 +182,10 @@ class Packages:
             await to_thread.run_sync(transit.list_it, package)
             return record
 
-    async def _unpacked(self, target: str) -> Candidate:
+    async def _unpacked(self, target: str, replacing: str | None = None) -> Candidate:
         transit, operation = self._home(), self._ids.new()
         try:
-            return await to_thread.run_sync(self._unpack, transit, target, operation)
+            return await to_thread.run_sync(self._unpack, transit, target, operation, replacing)
         except BaseException as error:
             with anyio.CancelScope(shield=True):
                 await to_thread.run_sync(transit.abandon, operation)
@@ -186,10 +193,8 @@ class Packages:
                 raise InvalidInput(f"cannot unpack {target}: {error.strerror}: {error.filename}") from error
             raise
 
-    def _unpack(self, transit: Transit, target: str, operation: str) -> Candidate:
-        source = Path(target).expanduser().absolute()
-        if not source.exists():
-            raise NotFound(f"there is no file or folder {source}", hint="name a folder, a .tar.gz or a .zip")
+    def _unpack(self, transit: Transit, target: str, operation: str, replacing: str | None) -> Candidate:
+        source = _source(target)
         before = digest_of(source)
         waiting = transit.waiting(operation, source.name.partition(".")[0] or "package")
         unpack(source, waiting)
@@ -197,8 +202,11 @@ class Packages:
             raise PackageRefused(f"{source} changed while it was read")
         manifest = _manifest(waiting, source)
         transit.name(operation, waiting, manifest.slug)
-        self._check(manifest)
         folder = f"{manifest.category}/{manifest.slug}" if manifest.category else manifest.slug
+        if replacing is not None:
+            self._check_replacing(manifest, replacing)
+            return Candidate(manifest, str(source), before, folder, operation)
+        self._check(manifest)
         if transit.place(folder).exists():
             raise InvalidInput(f"there is something at {transit.place(folder)} already", hint="move it away")
         return Candidate(manifest, str(source), before, folder, operation)
@@ -214,6 +222,11 @@ class Packages:
         other = self._registry.records.get(slug)
         if other is not None and other.enabled:
             raise InvalidInput(f"the catalogue's {slug} is enabled", hint=f"eventcore plugins disable {slug}")
+        self._requirements.check(manifest)
+
+    def _check_replacing(self, manifest: PluginManifest, slug: str) -> None:
+        if manifest.slug != slug:
+            raise InvalidInput(f"it holds {manifest.slug}, not {slug}")
         self._requirements.check(manifest)
 
     def _at_home(self, slug: str) -> PluginRecord | None:
@@ -257,12 +270,16 @@ class Packages:
 
     async def uninstall(
         self, record: PluginRecord, context: CallContext, *, purge: bool = False, force: bool = False
-    ) -> None:
+    ) -> dict[str, int]:
         """Stop a plugin that was installed, and remove its code and registration.
 
         Args:
-            purge: remove its data, memory and settings as well.
+            purge: remove its data and settings as well, and what the host keeps for it: memories, plans, databases,
+                hooks.
             force: also if another plugin needs it.
+
+        Returns:
+            With `purge`, how much of each was removed.
 
         Raises:
             InvalidInput: it was not installed, or another plugin needs it.
@@ -280,12 +297,14 @@ class Packages:
                     f"{', '.join(others)} {'needs' if len(others) == 1 else 'need'} {record.slug}",
                     hint="eventcore plugins uninstall with --yes removes it all the same",
                 )
+            forgotten: dict[str, int] = {}
             with anyio.CancelScope(shield=True):
-                await self._remove(transit, record, package, context, purge)
+                forgotten = await self._remove(transit, record, package, context, purge)
+            return forgotten
 
     async def _remove(
         self, transit: Transit, record: PluginRecord, package: Package, context: CallContext, purge: bool
-    ) -> None:
+    ) -> dict[str, int]:
         operation = self._ids.new()
         async with self._lifecycle.stopped(record):
             await to_thread.run_sync(lambda: transit.leave(operation, package, purge=purge))
@@ -299,7 +318,14 @@ class Packages:
             self._faults.reach("uninstall.committed")
             self._rows[record.slug] = row
             self._lifecycle.dropped(record, purge=purge)
+        # What a crash keeps from being forgotten here is forgotten when the home is opened again: see `restore`.
+        forgotten = await self._forgotten(record.slug, context) if purge else {}
+        self._faults.reach("uninstall.forgotten")
         await to_thread.run_sync(lambda: transit.gone(operation, record.slug, purge=purge))
+        return forgotten
+
+    async def _forgotten(self, slug: str, context: CallContext) -> dict[str, int]:
+        return await self.forget(context, slug) if self.forget is not None else {}
 
     async def _removal(
         self, record: PluginRecord, package: Package, operation: str, context: CallContext, purge: bool
@@ -332,6 +358,27 @@ class Packages:
                 hint="open one: EventCore('path/to/home')",
             )
         return self._transit
+
+
+def _source(target: str) -> Path:
+    """The folder or archive that a target names.
+
+    Raises:
+        InvalidInput: it is an address, and nothing is fetched.
+        NotFound: there is no such file.
+    """
+    if "://" in target:
+        raise InvalidInput(
+            f"nothing is fetched from {target[:200]}: plugins are installed from folders and archives",
+            hint="download it, look at it, and name the file",
+        )
+    source = Path(target).expanduser().absolute()
+    if not source.exists():
+        raise NotFound(
+            f"there is no file or folder {source}",
+            hint="name a folder, a .tar.gz or a .zip; there is no index yet to look a name up in",
+        )
+    return source
 
 
 def _manifest(folder: Path, source: Path) -> PluginManifest:

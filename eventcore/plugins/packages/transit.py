@@ -113,6 +113,16 @@ class Transit:
 
     # -- after a crash -----------------------------------------------------------------------------------------------
 
+    def purging(self, packages: Iterable[Package]) -> list[str]:
+        """The plugins whose removal was committed with all that they kept, and not finished."""
+        rows = {row.operation: row for row in packages if row.state == "removed"}
+        operations = [
+            name.removeprefix(_LEAVING).removesuffix(_PURGE)
+            for name in (os.listdir(self.plugins) if self.plugins.is_dir() else ())
+            if name.startswith(_LEAVING) and name.endswith(_PURGE)
+        ]
+        return sorted(rows[operation].plugin for operation in operations if operation in rows)
+
     def recover(self, packages: Iterable[Package]) -> list[str]:
         """Finish or take back what a crash interrupted. Returns what was done, in words."""
         try:

@@ -74,6 +74,8 @@ class FrameBuffer:
             FrameError: a length beyond the limit was announced. The buffer is of no more use.
         """
         buffer = self._data
+        if not buffer and _LENGTH.size <= len(data) <= MAX_FRAME and _LENGTH.unpack_from(data)[0] == len(data) - 4:
+            return [data[4:]]  # one whole frame, as most reads bring
         buffer += data
         bodies: list[bytes] = []
         start = 0

@@ -23,7 +23,8 @@ def clean(text: str, most: int) -> str:
 
 def printed(reply: Mapping[str, Any]) -> dict[str, str]:
     """What a call printed, fit for a terminal."""
-    return {name: clean(reply[name], _MOST_PRINTED) if reply[name] else "" for name in ("stdout", "stderr")}
+    out, err = reply["stdout"], reply["stderr"]
+    return {"stdout": out and clean(out, _MOST_PRINTED), "stderr": err and clean(err, _MOST_PRINTED)}
 
 
 def describe_exit(code: int | None) -> str:

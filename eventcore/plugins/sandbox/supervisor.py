@@ -119,7 +119,11 @@ class Supervisor:
             async with self._fresh_worker(spec, timeout) as worker:
                 return await self._asked(worker, worker.call(kind, params, timeout=timeout, host=host, context=context))
         for last in range(_HAND_OVERS, -1, -1):
-            slot, worker = await self._warm(spec, timeout)
+            slot = self._slot(spec)
+            if slot.worker is not None and slot.worker.alive:
+                worker = slot.worker
+            else:
+                slot, worker = await self._warm(spec, timeout)
             try:
                 answer = await self._asked(
                     worker, worker.call(kind, params, timeout=timeout, host=host, context=context)

@@ -319,6 +319,20 @@ INSERT OR REPLACE INTO cursors (tenant, name, position) VALUES (?, ?, ?);
 -- One cursor.
 SELECT tenant, name, position FROM cursors WHERE tenant = ? AND name = ?;
 
+-- name: cursors
+-- Every durable subscription of a tenant.
+SELECT tenant, name, position FROM cursors WHERE tenant = ? ORDER BY name;
+
+-- name: forget_cursor
+-- A durable subscription that nobody holds is given up.
+DELETE FROM cursors WHERE tenant = :tenant AND name = :name AND NOT EXISTS (
+  SELECT 1 FROM cursor_claims c
+  WHERE c.tenant = :tenant AND c.name = :name AND c.owner IS NOT NULL AND c.lease_until > :now);
+
+-- name: forget_deliveries
+-- What was open for it, and what was settled out of order.
+DELETE FROM deliveries WHERE tenant = :tenant AND subscription = :name;
+
 -- name: begin_cursor
 -- Where a new subscription begins; one that was there stays where it is.
 INSERT OR IGNORE INTO cursors (tenant, name, position) VALUES (?, ?, ?);

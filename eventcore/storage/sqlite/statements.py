@@ -90,6 +90,14 @@ def release(connection: sqlite3.Connection, owner: str) -> None:
     change(connection, "release_runs", {"owner": owner})
 
 
+def forget_cursor(connection: sqlite3.Connection, values: Any) -> bool:
+    """Remove a durable subscription that nobody holds, with its deliveries."""
+    if not change(connection, "forget_cursor", values):
+        return False
+    change(connection, "forget_deliveries", values)
+    return True
+
+
 def change(connection: sqlite3.Connection, name: str, values: Any) -> int:
     """Execute a named statement; return how many rows it changed."""
     return connection.execute(SQL[name], values).rowcount

@@ -354,6 +354,12 @@ class SqliteStore(Store):
         """How far a durable subscription has come, or None if it never began."""
         return await self._one("cursor", (tenant, name), lambda row: Cursor(*row))
 
+    async def cursors(self, tenant: str) -> list[Cursor]:
+        return await self._rows("cursors", (tenant,), lambda row: Cursor(*row))
+
+    async def forget_cursor(self, tenant: str, name: str, now: float) -> bool:
+        return await self._write(statements.forget_cursor, {"tenant": tenant, "name": name, "now": now})
+
     async def deliveries(self, tenant: str, subscription: str, limit: int = 1000) -> list[Delivery]:
         """Deliveries of a durable subscription, by position."""
         return await self._rows("deliveries", (tenant, subscription, page_size(limit)), lambda row: Delivery(*row))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from eventcore.kernel.errors import Conflict
-from eventcore.kernel.records import Batch, Cursor, CursorHeld, DeadLetter
+from eventcore.kernel.records import Batch, Cursor, CursorHeld, DeadLetter, Delivery
+from eventcore.kernel.upkeep import Prune
 from eventcore.testing.store_checks.records import MakeStore, attempt, event, started, together
 
 
@@ -86,3 +87,30 @@ async def check_dead_letter_by_id(make_store: MakeStore) -> None:
         await store.commit(Batch(dead_letters_done=["l1"]))
         assert await store.dead_letter("l1") is None
         assert [row.id for row in await store.dead_letters("default")] == ["l2"]
+
+
+async def check_cursors_are_listed_and_forgotten(make_store: MakeStore) -> None:
+    """A subscription that nobody holds is removed with its deliveries, and holds back retention no more."""
+    async with started(make_store) as store:
+        rows = [Delivery("default", name, 2, "parked", 1, 9.0) for name in ("a", "b")]
+        await store.commit(
+            Batch(
+                log=[event(1), event(2)],
+                cursors=[Cursor("default", "b", 1), Cursor("default", "a", 0), Cursor("other", "a", 2)],
+                deliveries=rows,
+            )
+        )
+        assert await store.cursors("default") == [Cursor("default", "a", 0), Cursor("default", "b", 1)]
+        assert await store.claim_cursor("default", "a", "one", 100.0, 30.0) == 1
+        assert not await store.forget_cursor("default", "a", 129.9)
+        assert not await store.forget_cursor("default", "c", 100.0)
+        assert (await store.prune(Prune(now=100.0), dry_run=True)).events == 0
+        assert await store.forget_cursor("default", "a", 130.0)
+        assert (await store.prune(Prune(now=100.0), dry_run=True)).events == 1
+        assert await store.cursors("default") == [Cursor("default", "b", 1)]
+        assert await store.deliveries("default", "a") == []
+        assert await store.deliveries("default", "b") == rows[1:]
+        assert await store.cursors("other") == [Cursor("other", "a", 2)]
+        # Whoever held it finds its claim as it was: the fence alone says whether a subscription is theirs.
+        assert await store.claim_cursor("default", "a", "two", 130.0, 30.0) == 2
+        assert await store.cursor("default", "a") is None

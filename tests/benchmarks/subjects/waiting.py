@@ -5,6 +5,7 @@ starts, and a plain recorded emit) and `waits` (an emit that COUNT runs wait for
 `fill`: a home with COUNT waiting runs; says `ready`, and kills itself when it is told to.
 `resume`: the seconds until that home is open, and the megabytes that are in use then.
 `finished`: rounds of starting a run and of listing the last 50, among COUNT finished runs and in an empty store.
+`long`: from a signal to the next step, of a run with COUNT journal entries that is loaded for it, and of a short run.
 `cron`: the CPU that COUNT schedules take while nothing is due, in milliseconds a second.
 """
 
@@ -215,6 +216,40 @@ async def _list(core: EventCore) -> None:
     assert len(await core.workflows.runs(limit=50)) == 50
 
 
+# -- long -------------------------------------------------------------------------------------------------------------
+
+
+async def long(folder: Path, count: int) -> None:
+    waits = [
+        step
+        for number in range(10)
+        for step in ({"id": f"w{number}", "wait_for": {"signal": "go"}}, {"id": f"e{number}", "emit": "moved"})
+    ]
+    each = {"id": "all", "foreach": "{{ inputs.items }}", "max_parallel": 100, "plugin": "add_one"}
+    async with EventCore(store=f"sqlite:///{folder.absolute()}/long.db") as core:
+        await _furnish(core)
+        core.workflows.define({"slug": "long", "steps": [each, *waits]})
+        runs, moved = {}, asyncio.Event()
+        for name, items in (("ours", count // 2), ("peer", 1)):
+            runs[name] = await core.workflows.start("long", {"items": [*range(items)]})
+        core.bus.subscribe("moved", lambda event: moved.set())
+        for run in runs.values():
+            while await run.status() != "waiting":
+                await asyncio.sleep(0.05)
+        await core.drain(60)
+        say(ready=True)
+        while await heard():
+            taken = {}
+            for name, run in runs.items():
+                moved.clear()
+                began = time.perf_counter()
+                await core.workflows.signal(run.id, "go")
+                await moved.wait()
+                taken[name] = time.perf_counter() - began
+                await core.drain(60)
+            say(**taken)
+
+
 # -- cron -------------------------------------------------------------------------------------------------------------
 
 
@@ -242,6 +277,7 @@ def main() -> None:
         "fill": lambda: fill(folder, count),
         "resume": lambda: resume(folder),
         "finished": lambda: finished(folder, count),
+        "long": lambda: long(folder, count),
         "cron": lambda: cron(folder, count),
     }
     asyncio.run(modes[mode]())

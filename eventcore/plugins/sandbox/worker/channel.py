@@ -7,6 +7,7 @@ its host something reads the socket itself until its answer is there; calls that
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import threading
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from itertools import count
 from typing import Any, Protocol, TypeAlias
 
-from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameBuffer, NotJSON, encode, pack, parse
+from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameBuffer, NotJSON, encode, pack
 from eventcore.sdk import Answer, NoResponder, PermissionDenied, PluginError
 
 #: Together below frames.MAX_REQUESTS, with one more for a plain function's own request; and so are, with such a one and
@@ -25,6 +26,9 @@ _MOST_TOLD = 16
 _MOST_ASKED_BYTES = 3 << 18
 _READ = 64 * 1024
 _MOST_BYTES = MAX_FRAME - 64  # room for the id
+
+#: The host's frames need no strictness: it is the one that has to be trusted, and it writes them with a strict encoder.
+_scan = json.JSONDecoder().raw_decode
 
 Future: TypeAlias = "asyncio.Future[Any]"
 
@@ -52,10 +56,10 @@ class HostChannel:
         self._unsent: deque[tuple[bytes, Future]] = deque()
         self._inbox: deque[dict[str, Any]] = deque()
         self._busy = False
-        self._handle: Callable[[dict[str, Any]], None] = lambda frame: None
+        self._handle: Callable[[dict[str, Any]], bool] = lambda frame: False
 
-    def start(self, handle: Callable[[dict[str, Any]], None]) -> None:
-        """Read from now on; `handle` gets each call, and returns when a plain function has run."""
+    def start(self, handle: Callable[[dict[str, Any]], bool]) -> None:
+        """Read from now on; `handle` gets each call, and says whether it has run code of the plugin."""
         self._handle = handle
         self._loop.add_reader(self._sock, self._readable)
 
@@ -76,19 +80,21 @@ class HostChannel:
         if not data:
             os._exit(0)  # the host is gone; nobody is left to tell, and plugin code has no say in it
         for body in self._buffer.feed(data):
-            frame = parse(body)
+            frame, _ = _scan(body.decode())
             if "rid" in frame:
                 self._answered(frame)
             else:
                 self._inbox.append(frame)
 
     def _work(self) -> None:
-        """Handle one call of the inbox. One a turn of the loop, so that async handlers are not starved."""
-        if self._busy or not self._inbox:
+        """Handle the calls of the inbox, up to one of a plain function: then async handlers are to have their turn."""
+        if self._busy:
             return
         self._busy = True
         try:
-            self._handle(self._inbox.popleft())
+            while self._inbox:
+                if self._handle(self._inbox.popleft()):
+                    break
         finally:
             self._busy = False
             if self._inbox:

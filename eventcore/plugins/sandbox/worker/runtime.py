@@ -17,15 +17,24 @@ from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.output import Capture, printable
 from eventcore.plugins.sandbox.worker.watch import LOGGER, Watch
 from eventcore.plugins.sandbox.worker.watched import debug
-from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bind, bound
+from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bound
+from eventcore.sdk.binding import bind_for_good
 
 _MOST_MESSAGE = 4_000
 _MOST_TRACE = 16_000
 _HERE = os.path.dirname(__file__)
+#: What most plain functions return: nothing that could be awaited.
+_PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
 
 class Call:
     """One call from the host: what `ctx` speaks for, and where its output goes."""
+
+    # fmt: off
+    __slots__ = (
+        "_channel", "_config", "_context", "_stderr", "_stdout", "blocking", "id", "kind", "over", "params", "waiting",
+    )
+    # fmt: on
 
     def __init__(self, channel: HostChannel, frame: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         self.id: int = frame["id"]
@@ -34,10 +43,25 @@ class Call:
         self.blocking = True
         self.over = False
         self.waiting: set[Future] = set()
-        self.stdout, self.stderr = Capture(), Capture()
+        self._stdout: Capture | None = None
+        self._stderr: Capture | None = None
         self._channel = channel
         self._context = frame["context"]
         self._config = config
+
+    @property
+    def stdout(self) -> Capture:
+        self._stdout = self._stdout or Capture()
+        return self._stdout
+
+    @property
+    def stderr(self) -> Capture:
+        self._stderr = self._stderr or Capture()
+        return self._stderr
+
+    def printed(self) -> tuple[str, str]:
+        """What was written to stdout and to stderr."""
+        return self._stdout.text() if self._stdout else "", self._stderr.text() if self._stderr else ""
 
     @property
     def tenant(self) -> str:
@@ -86,30 +110,32 @@ class Runtime:
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: Watch | None = None
 
-    def handle(self, frame: dict[str, Any]) -> None:
-        """Take a call. Returns when a plain function has answered, or when the task of an async one is started."""
+    def handle(self, frame: dict[str, Any]) -> bool:
+        """Take a call: answer it, or start the task of an async handler. Returns whether code of the plugin has run."""
         if frame["kind"] == "load":
             self._config = frame["params"]["config"]
         if self._watch is not None:
             self._watch.begin()
         call = Call(self._channel, frame, self._config)
         # Each call has a context of its own, copied from an empty one: what a handler sets, no other call sees.
-        contextvars.copy_context().run(self._begin, call)
+        return contextvars.copy_context().run(self._begin, call)
 
-    def _begin(self, call: Call) -> None:
-        with bind(call):
-            try:
-                pending = self._start(call)
-            except BaseException as error:  # noqa: BLE001 - SystemExit in a handler must not end the worker
-                self._fail(call, error)
-                return
-            if inspect.isawaitable(pending):
-                call.blocking = False
-                task = self._loop.create_task(self._finish(call, pending))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
-            else:
-                self._succeed(call, pending)
+    def _begin(self, call: Call) -> bool:
+        bind_for_good(call)
+        try:
+            pending = self._start(call)
+            waits = type(pending) not in _PLAIN and inspect.isawaitable(pending)
+        except BaseException as error:  # noqa: BLE001 - SystemExit in a handler must not end the worker
+            self._fail(call, error)
+            return True
+        if not waits:
+            self._succeed(call, pending)
+            return True
+        call.blocking = False
+        task = self._loop.create_task(self._finish(call, pending))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return False
 
     def _start(self, call: Call) -> Any:
         """The result of a plain function, or the awaitable of an async one."""
@@ -172,11 +198,12 @@ class Runtime:
         value = verdict_of(result) if call.kind in ("hook", "event") else result
         call.over = True
         try:
+            out, err = call.printed()
             body = b'{"id":%d,"ok":true,"result":%s,"stdout":%s,"stderr":%s}' % (
                 call.id,
                 encode(value),
-                encode(call.stdout.text()),
-                encode(call.stderr.text()),
+                encode(out) if out else b'""',
+                encode(err) if err else b'""',
             )
         except NotJSON as error:
             self._fail(call, LoadError("ResultNotJSON", f"the result is not JSON: {error}"))
@@ -195,6 +222,7 @@ class Runtime:
             self._succeed(call, error)
             return
         call.over = True
+        stdout, stderr = call.printed()
         body = {
             "id": call.id,
             "ok": False,
@@ -204,8 +232,8 @@ class Runtime:
                 "trace": "" if isinstance(error, LoadError) else trace_of(error),
                 "transient": isinstance(error, TransientError),
             },
-            "stdout": call.stdout.text(),
-            "stderr": call.stderr.text(),
+            "stdout": stdout,
+            "stderr": stderr,
         }
         self._channel.reply(encode(body))
 

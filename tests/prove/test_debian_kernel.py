@@ -37,7 +37,7 @@ def test_on_debians_kernel_every_means_works_and_nothing_gets_through(tmp_path: 
     command = (
         f"cd {shlex.quote(str(ROOT))}; export PYTHONDONTWRITEBYTECODE=1 HOME=/root; "
         f"export PATH={shlex.quote(os.environ['PATH'])}; "
-        f"uname -r; {python} -m eventcore sandbox check --json | tr -d '\\n' | sed 's/^/check: /'; echo; "
+        f"echo; uname -r; {python} -m eventcore sandbox check --json | tr -d '\\n' | sed 's/^/check: /'; echo; "
         f"{python} -m tests.sandbox.attacks {modes} --time 4 {' '.join(CHOSEN)}; echo attacks: $?; true"
     )
     text = run(kernel_package(), command, tmp_path, 3000)

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is 
 FILES = {
     "single.py": "def run(params):\n    return open(params['secret']).read()\n",
     "later.py": "async def attack(what, more=None):\n    import asyncio\n    await asyncio.sleep(60)\n",
-    "modest.py": "def handler(found):\n    return {'success': False, 'loot': open(found['outside'] + '/open').read()}\n",
+    "modest.py": "def handler(p):\n    return {'success': False, 'loot': open(p['outside'] + '/open').read()}\n",
     "folder/handler.py": "import helper\ndef run(params):\n    helper.go(params)\n",
     "folder/helper.py": "import os\ndef go(p):\n    os.symlink(p['secret'], p['workspace'] + '/result.txt')\n",
     "deep/er.py": "def steal(planted):\n    return open('/etc/passwd').read()\n",

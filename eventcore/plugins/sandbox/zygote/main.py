@@ -25,6 +25,7 @@ from eventcore.plugins.sandbox.confine import INNER_PID, Plan, StepFailed, confi
 from eventcore.plugins.sandbox.linux import calls, idmap, namespaces
 from eventcore.plugins.sandbox.probe import probe
 from eventcore.plugins.sandbox.worker.main import serve_channel
+from eventcore.plugins.sandbox.zygote.rehearsal import rehearse
 
 _MOST_REQUEST = 256 * 1024
 #: The exit code of a process that could not be confined.
@@ -52,6 +53,7 @@ def serve(control: int, host: int, folder: str, reduced: str) -> NoReturn:
         _tell(sock, {"failed": ["namespaces", error.errno, str(error)]})
         os._exit(CONFINEMENT_FAILED)
     calls.prctl(calls.PR_SET_CHILD_SUBREAPER, 1)
+    rehearse(folder)
     gc.collect()
     gc.freeze()
     _tell(sock, {"up": True, "namespaces": inside, "means": found})

@@ -10,6 +10,7 @@ from typing import Any
 
 from eventcore import __version__
 from eventcore.app.carried import CarriedWorkflows
+from eventcore.app.chat_commands import WorkflowCommands
 from eventcore.app.options import Options, sqlite_path
 from eventcore.app.other_engines import make_engines, make_tokens
 from eventcore.bus.archive import Archive
@@ -189,10 +190,10 @@ def make_workflows(
 ) -> tuple[Workflows, Runner, Gate]:
     chosen, listeners = base.settings.workflows, Listeners()
     tokens = make_tokens(chosen, base.home, base.clock)
-    engines = make_engines(chosen, base.secrets, base.clock, base.options.randomness, tokens)
-    definitions.elsewhere = engines
+    definitions.elsewhere = engines = make_engines(chosen, base.secrets, base.clock, base.options.randomness, tokens)
     others = OtherWork(definitions, launcher, hooks, base.secrets, engines)
     bus.contributors.append(listeners)
+    hooks.registry.others = WorkflowCommands(definitions)
     gate = Gate(base.store, bus.commit, base.clock, definitions, launcher)
     workflows = Workflows(
         registry=definitions,

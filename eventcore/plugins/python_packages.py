@@ -1,6 +1,6 @@
 """Python packages that plugins need: what they say, and what of it is not here.
 
-Nothing is installed: plugins import what lies beside EventCore. Requirements are read by the rules of Python's own tools.
+Nothing is installed: plugins import what lies beside EventCore. Requirements are read as Python's own tools do.
 """
 
 from __future__ import annotations

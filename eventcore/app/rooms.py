@@ -44,9 +44,9 @@ from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import logs, standard
+from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
-from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.workflows.external.answers import Answers
 from eventcore.workflows.face import Workflows
 from eventcore.workflows.gate import Gate

@@ -109,7 +109,9 @@ async def test_it_stays_degraded_over_a_restart_until_it_is_well(tmp_path: Path,
             await core.plugins.run("moody", {"status": "unhealthy"})
             [report] = await core.plugins.wellbeing.look()
             assert report.status == "unhealthy"
-            [state] = [row for row in await core.engine.store.plugin_states(core.engine.tenant) if row.plugin == "moody"]
+            [state] = [
+                row for row in await core.engine.store.plugin_states(core.engine.tenant) if row.plugin == "moody"
+            ]
             assert (state.state, json.dumps(state.reason)) == ("degraded", '"unwell: unhealthy: the well is dry"')
         async with EventCore(folder) as core:
             assert core.plugins.get("moody").state == "degraded"

@@ -68,7 +68,13 @@ def _play(place: Path) -> None:
 
 
 def _frames(place: Path, number: int) -> list[dict[str, Any]]:
-    load = {"dir": str(place), "module": "handler.py", "class_name": None, "entry_point": "run", "config": {}}
+    load: dict[str, Any] = {
+        "dir": str(place),
+        "module": "handler.py",
+        "class_name": None,
+        "entry_point": "run",
+        "config": {},
+    }
     load |= {"slug": _SLUG, "hooks": [], "paths": [], "watch": None}
     event = {"function": "on_rehearsal", "event": {"id": "1", "type": "rehearsal", "data": {}}}
     return [

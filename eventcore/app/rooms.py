@@ -44,6 +44,7 @@ from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import logs, standard
+from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
 from eventcore.workflows.external.answers import Answers
@@ -284,6 +285,17 @@ def make_plugins(
         registry=calls.registry, store=base.store, bus=bus, clock=base.clock, ids=base.ids, tenant=base.tenant
     )
     lifecycle.connections.hooked, hooking.reconnect = hooking.of, lifecycle.connections.resubscribe
+    health = Health(calls, supervisor)
+    wellbeing = Wellbeing(
+        registry=calls.registry,
+        lifecycle=lifecycle,
+        health=health,
+        bus=bus,
+        clock=base.clock,
+        metrics=base.metered,
+        interval=base.settings.plugins.health_interval,
+        tenant=base.tenant,
+    )
     return Plugins(
         registry=calls.registry,
         calls=calls,
@@ -294,7 +306,8 @@ def make_plugins(
         changed=runner.intents_changed,
         debugging=Debugging(calls, supervisor),
         hooking=hooking,
-        health=Health(calls, supervisor),
+        health=health,
+        wellbeing=wellbeing,
         logbook=base.logbook,
         on_demand=base.home is None,
     )

@@ -67,6 +67,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("eventcore_hook_seconds", "histogram", "Duration of a hook call.", ("hook",), _SECONDS),
     Metric("eventcore_hook_failures_total", "counter", "Hook handlers that did not answer.", ("plugin", "outcome")),
     Metric("eventcore_hook_degraded", "gauge", "Whether a plugin's hook handlers are not asked, 1 or 0.", ("plugin",)),
+    Metric("eventcore_plugin_healthy", "gauge", "What a plugin's health_check said last: 1 well, 0 not.", ("plugin",)),
     Metric("eventcore_runs_total", "counter", "Runs that ended.", ("slug", "status")),
     Metric("eventcore_run_seconds", "histogram", "Time from a run's start to its end.", ("slug",), _LONG_SECONDS),
     Metric("eventcore_steps_total", "counter", "Step attempts that ended.", ("slug", "outcome")),

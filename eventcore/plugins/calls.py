@@ -215,8 +215,9 @@ class Calls:
 
     def _unknown(self, intent: str) -> UnknownIntent:
         if (record := self.registry.declared(intent)) is not None:
+            state = "not enabled" if record.state in ("discovered", "installed") else record.state
             return UnknownIntent(
-                f"{record.slug} answers {intent!r} but is {record.state}",
+                f"{record.slug} answers {intent!r} but is {state}",
                 hint=record.reason or f"eventcore plugins enable {record.slug}",
             )
         near = did_you_mean(intent, self.registry.intents())

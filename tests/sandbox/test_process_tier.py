@@ -163,12 +163,24 @@ MASKED = {
     "prctl": (("prctl",), ""),
     "setrlimit": (("prlimit64", "setrlimit"), "rlimits"),
 }
+#: The same way, and so tried in one mode.
+MASKED_TOO = {
+    "landlock paths": (("landlock_add_rule",), "landlock"),
+    "signals by pidfd": (("pidfd_send_signal",), "pidfd"),
+    "capset": (("capset",), "capabilities"),
+    "session": (("setsid",), ""),
+}
 
 
-@pytest.mark.parametrize("mode", ["root-full", "nobody-full", "nobody-reduced"])
-@pytest.mark.parametrize("what", MASKED)
+@pytest.mark.parametrize(
+    ("what", "mode"),
+    [
+        *((what, mode) for what in MASKED for mode in ("root-full", "nobody-full", "nobody-reduced")),
+        *((what, "nobody-full") for what in MASKED_TOO),
+    ],
+)
 def test_with_a_means_masked_no_line_of_the_plugin_runs(mode: str, what: str, tmp_path: Path) -> None:
-    calls, named = MASKED[what]
+    calls, named = (MASKED | MASKED_TOO)[what]
     traces = tmp_path / "traces"
     traces.mkdir()
     traces.chmod(0o777)
@@ -181,9 +193,19 @@ def test_with_a_means_masked_no_line_of_the_plugin_runs(mode: str, what: str, tm
     assert not list(traces.iterdir())
 
 
-@pytest.mark.parametrize("mode", ["root-full", "nobody-full"])
-def test_without_namespaces_it_is_the_policys_choice(mode: str, tmp_path: Path) -> None:
-    before = [str(HERE / "masked.py"), "unshare", "--"]
+@pytest.mark.parametrize(
+    ("mode", "call"),
+    [
+        ("root-full", "unshare"),
+        ("nobody-full", "unshare"),
+        ("root-full", "mount"),
+        ("nobody-full", "pivot_root"),
+        ("root-full", "mount_setattr"),
+        ("nobody-full", "setns"),
+    ],
+)
+def test_without_namespaces_it_is_the_policys_choice(mode: str, call: str, tmp_path: Path) -> None:
+    before = [str(HERE / "masked.py"), call, "--"]
     said = drive(mode, tmp_path, {"one": "1"}, before=before)
     assert (said["level"], said["one"]) == ("reduced", 1)
     refused = drive(mode, tmp_path, {"one": "1"}, {"full": True}, before=before)["refused"]
@@ -191,3 +213,11 @@ def test_without_namespaces_it_is_the_policys_choice(mode: str, tmp_path: Path) 
     assert "namespace" in refused["message"]
     assert "EPERM" in refused["message"]
     assert "unprivileged user namespaces" in refused["hint"]
+
+
+@pytest.mark.parametrize("mode", ["root-full", "nobody-reduced"])
+def test_descriptors_are_closed_one_by_one_where_they_cannot_be_at_once(mode: str, tmp_path: Path) -> None:
+    tries = {"open": "[fd for fd in range(5, 300) if (lambda: [os.fstat(fd)] and True)()]", "one": "1"}
+    said = drive(mode, tmp_path, tries, before=[str(HERE / "masked.py"), "close_range", "--"])
+    assert said["one"] == 1
+    assert said["open"].startswith("OSError")  # the very first is not open

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.sandbox.tier import HERE, MODES, drive
+from tests.sandbox.tier import HERE, MODES, as_user, drive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's; run the tests there")
 
@@ -121,6 +122,35 @@ def test_limits_of_memory_disk_and_threads(mode: str, tmp_path: Path) -> None:
     assert said["some memory"] == 40 << 20
     assert said["disk"].startswith("OSError: tried asked for more than its 8 MiB of disk")
     assert said["threads"].startswith("RuntimeError: tried asked for more than its 20 threads: can't start new thread")
+
+
+SPARE = "[threading.Thread(target=time.sleep, args=(3,), daemon=True).start() for _ in range(15)]"
+TOO_MANY = "[threading.Thread(target=time.sleep, args=(3,), daemon=True).start() for _ in range(300)]"
+
+
+def test_threads_are_counted_beside_those_that_the_user_has_already(tmp_path: Path) -> None:
+    """Where no namespace counts them apart, the kernel counts all of a user's threads together."""
+    busy = "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    busy += "print('up', flush=True)"
+    with subprocess.Popen(as_user("nobody", ["-c", busy]), stdout=subprocess.PIPE, cwd="/") as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"up\n"
+            said = drive("nobody-reduced", tmp_path, {"spare": SPARE, "too many": TOO_MANY}, {"threads": 20})
+        finally:
+            other.kill()
+    assert said["spare"] == [None] * 15
+    assert said["too many"].startswith("RuntimeError: tried asked for more than its 20 threads")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see this")
+def test_a_worker_that_remains_root_is_limited_all_the_same(tmp_path: Path) -> None:
+    """At the level `reduced`, with code that only root can read; no limit of threads binds root itself."""
+    tries = {"threads": TOO_MANY, "user": "[os.getuid() != 0, os.geteuid()]", "file": "open('/etc/shadow').read()"}
+    said = drive("root-reduced", tmp_path, tries, {"threads": 20}, closed=True)
+    assert said["user"] == [True, 0]
+    assert said["threads"].startswith("RuntimeError: tried asked for more than its 20 threads")
+    assert said["file"].startswith("PermissionError")
 
 
 @pytest.mark.parametrize("mode", ["root-full", "nobody-full"])

@@ -13,7 +13,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventcore.kernel.json import encode
@@ -63,9 +63,11 @@ def test_numbers_beyond_64_bits_come_through_as_they_are() -> None:
 _VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
 )
 
 
+@settings(max_examples=50, deadline=None)
 @given(st.dictionaries(st.text(), _VALUES), st.booleans(), st.booleans())
 def test_both_parsers_read_the_same(value: dict[str, Any], escaped: bool, spaced: bool) -> None:
     try:

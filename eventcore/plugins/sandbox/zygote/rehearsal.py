@@ -68,15 +68,9 @@ def _play(place: Path) -> None:
 
 
 def _frames(place: Path, number: int) -> list[dict[str, Any]]:
-    load: dict[str, Any] = {
-        "dir": str(place),
-        "module": "handler.py",
-        "class_name": None,
-        "entry_point": "run",
-        "config": {},
-    }
-    load |= {"slug": _SLUG, "hooks": [], "paths": [], "watch": None}
-    event = {"function": "on_rehearsal", "event": {"id": "1", "type": "rehearsal", "data": {}}}
+    load: dict[str, Any] = {"dir": str(place), "module": "handler.py", "class_name": None, "entry_point": "run"}
+    load |= {"config": {}, "slug": _SLUG, "hooks": [], "paths": [], "watch": None}
+    event: dict[str, Any] = {"function": "on_rehearsal", "event": {"id": "1", "type": "rehearsal", "data": {}}}
     return [
         {"id": 3 * number + 1, "kind": "load", "params": load, "context": {}},
         {"id": 3 * number + 2, "kind": "run", "params": {"params": {}}, "context": {}},

@@ -13,7 +13,7 @@ import jsonschema_rs
 from eventcore.kernel.errors import InvalidInput, InvalidPayload
 
 _SHOWN = 10
-#: Nodes and characters. All errors of 350,000 list items take 12 s and 500 MiB, and even the first one copies the value.
+#: Nodes and characters. All errors of 350,000 items take 12 s and 500 MiB, and even the first one copies the value.
 _SMALL, _LARGE = (1000, 64 * 1024), (20_000, 1 << 20)
 _PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=1000, size_limit=1 << 18)
 

@@ -18,6 +18,8 @@ from eventcore.kernel.errors import InvalidPayload
 JSON: TypeAlias = "dict[str, JSON] | list[JSON] | str | int | float | bool | None"
 
 _MAX_DEPTH = 200
+_HOLDERS = frozenset({dict, list, tuple})
+_LOOKED_INTO = _HOLDERS | {float}
 _STRICT = orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_SUBCLASS
 
 
@@ -36,7 +38,7 @@ def encode(value: Any, *, limit: int | None = None, what: str = "data") -> bytes
         raw = orjson.dumps(value, None, _STRICT)
     except (TypeError, RecursionError) as error:
         raise InvalidPayload(f"{what} is not JSON: {_why(value, error)}") from None
-    if b"null" in raw:
+    if b"null" in raw and not _all_finite(value):
         _refuse_non_finite(value, what, 0)
     if limit is not None and len(raw) > limit:
         raise InvalidPayload(
@@ -119,6 +121,21 @@ def _find_bad_in_dict(value: dict[Any, Any], path: str, depth: int) -> str | Non
         if bad := _find_bad(item, f"{path}.{key}" if path else key, depth + 1):
             return bad
     return None
+
+
+def _all_finite(value: Any) -> bool:
+    """Whether no float in it is NaN or infinite: quickly, since every event with a null is asked."""
+    rest = [value]
+    for one in rest:  # which grows meanwhile
+        kind = type(one)
+        if kind is float:
+            if not math.isfinite(one):
+                return False
+        elif kind in _HOLDERS:
+            for item in one.values() if kind is dict else one:
+                if type(item) in _LOOKED_INTO:
+                    rest.append(item)  # noqa: PERF401 - a generator costs more than the work
+    return True
 
 
 def _refuse_non_finite(value: Any, path: str, depth: int) -> None:

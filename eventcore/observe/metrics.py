@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.names import did_you_mean
+from eventcore.observe.counter import Counters
 from eventcore.observe.histogram import Histograms
 
 _log = logging.getLogger("eventcore.observe")
@@ -224,7 +225,7 @@ class _Family:
         return found, True
 
     def _child(self, values: tuple[str, ...]) -> Callable[[float], None]:
-        child = self._collector.labels(*values) if values or self.metric.kind == "histogram" else self._collector
+        child = self._collector.labels(*values) if values or self.metric.kind != "gauge" else self._collector
         method: Callable[[float], None] = getattr(child, _METHODS[self.metric.kind])
         return method
 
@@ -249,8 +250,11 @@ def _make(prometheus: Any, metric: Metric, registry: Any) -> Any:
         histograms = Histograms(prometheus, metric.name, metric.help, metric.labels, metric.buckets or _SECONDS)
         registry.register(histograms)
         return histograms
-    kind = prometheus.Counter if metric.kind == "counter" else prometheus.Gauge
-    return kind(metric.name, metric.help, metric.labels, registry=registry)
+    if metric.kind == "counter":
+        counters = Counters(prometheus, metric.name, metric.help, metric.labels)
+        registry.register(counters)
+        return counters
+    return prometheus.Gauge(metric.name, metric.help, metric.labels, registry=registry)
 
 
 def _drop(value: float) -> None:

@@ -268,10 +268,10 @@ class Calls:
         except Exception as error:
             raise PluginFailed(describe(error), kind=type(error).__name__) from error
         try:
-            encode(result, what=f"the result of {target.name}")
+            raw = encode(result, what=f"the result of {target.name}")
         except InvalidPayload as error:
             raise PluginFailed(error.message, kind="InvalidPayload") from None
-        return Invocation(result, "host")
+        return Invocation(result, "host", raw=raw)
 
     async def _call_plugin(
         self,

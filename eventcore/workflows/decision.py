@@ -77,10 +77,16 @@ class Decision(Lately):
         self.end = end
         self.state.ended = True
 
+    def join(self, following: Decision) -> None:
+        """Decide what a later tick decided as well. Both are plain."""
+        self.entries.extend(following.entries)
+        self.calls.extend(following.calls)
+        self.state, self.end = following.state, following.end
+
     @property
     def says(self) -> bool:
         """Whether there is anything to commit."""
-        if self.end is not None:
+        if self.end is not None or self.__dict__.get("entries"):
             return True
         return any(rows and name in _COMMITTED for name, rows in self.__dict__.items())
 

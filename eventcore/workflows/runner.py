@@ -332,19 +332,21 @@ class Runner:
 
     async def _settle(self, driven: Driven, arrival: Arrival) -> Decision | None:
         """Reduce one tick and commit what it decides. None: the run is not ours any more."""
-        active = driven.active
+        active, alone = driven.active, False
         while True:
             decision = reduce(active.plan, active.state, arrival.tick)
             if not decision.says:
                 return decision  # too late or already done: nothing to say, and what it wanted to change is dropped
+            joined = driven.join(decision) if driven.inbox and arrival.bare and not alone else []
             try:
-                if not await self._store_tick(driven, decision, arrival):
+                if not await self._store_tick(driven, decision, joined[-1] if joined else arrival):
                     return None
-            except Conflict as conflict:
-                arrival = self._calls.refused(arrival, conflict)
-                continue
             except EventCoreError as error:
-                arrival = self._calls.refused(arrival, error)
+                if joined:
+                    driven.inbox.extendleft(reversed(joined))
+                    alone = True  # one of them may be the reason, and each has to fail or stand by itself
+                else:
+                    arrival = self._calls.refused(arrival, error)
                 continue
             return decision
 
@@ -360,7 +362,8 @@ class Runner:
         batch = self._scribe.progress(active, decision, arrival.tick.at, busy=busy)
         if arrival.effects is not None and decision.entries:
             batch.add(arrival.effects)
-        if not decision.plain and decision.listens:
+        plain = decision.plain
+        if not plain and decision.listens:
             await look_back(self._store, self._listeners, run, decision.listens, batch)
         guards = [RunAt(run.id, run.version, run.fence), *(arrival.guards if decision.entries else ())]
         self._faults.reach("run.before_end" if decision.end else "step.before_commit")
@@ -374,7 +377,7 @@ class Runner:
         move = batch.moves[0]
         run.version, run.status, run.updated = move.version, move.status, move.updated
         active.state, driven.told = decision.state, frozenset()
-        if not decision.plain or "timers" in batch.touched:
+        if not plain or "timers" in batch.touched:
             self._carry_out(driven, decision, batch)
         self._saver.count(run, decision)
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told

@@ -10,12 +10,17 @@ import ctypes
 import os
 import signal
 import socket
+from collections.abc import Iterable
+from contextlib import suppress
 
 from eventcore.plugins.sandbox.linux import calls
 
 _OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOUNT_ATTR_IDMAP = 0x100000
 _MOVE_MOUNT_F_EMPTY_PATH = 4
+#: User namespaces that are kept for workers to come: (user and group on the disk, whom they appear as) -> descriptor.
+_KEPT: dict[tuple[int, int, int], int] = {}
+_MOST_KEPT = 32
 
 
 def mapping(inside: tuple[int, int], outside: tuple[int, int]) -> int:
@@ -42,6 +47,25 @@ def mapping(inside: tuple[int, int], outside: tuple[int, int]) -> int:
     finally:
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
+
+
+def remember(sources: Iterable[str], uid: int | None) -> None:
+    """Have what `bind` will need of these at hand, in this process and in what it forks.
+
+    To make a mapping takes a process, which a keeper would start anew for each worker. What cannot be made now is left
+    to `bind`, which says why.
+    """
+    if uid is None:
+        return
+    for source in sources:
+        with suppress(OSError):
+            found = os.stat(source)
+            key = (found.st_uid, found.st_gid, uid)
+            if key not in _KEPT:
+                made = mapping(key[:2], (uid, uid))
+                while len(_KEPT) >= _MOST_KEPT:
+                    os.close(_KEPT.pop(next(iter(_KEPT))))
+                _KEPT[key] = made
 
 
 def _hold(sock: socket.socket) -> None:
@@ -75,7 +99,8 @@ def bind(source: str, target: str, uid: int) -> None:
         OSError: EINVAL: this kind of file system cannot do that.
     """
     found = os.stat(source)
-    namespace = mapping((found.st_uid, found.st_gid), (uid, uid))
+    kept = _KEPT.get((found.st_uid, found.st_gid, uid))
+    namespace = mapping((found.st_uid, found.st_gid), (uid, uid)) if kept is None else kept
     try:
         flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | calls.AT_RECURSIVE
         tree = calls.syscall("open_tree", calls.AT_FDCWD, ctypes.c_char_p(source.encode()), flags)
@@ -88,4 +113,5 @@ def bind(source: str, target: str, uid: int) -> None:
         finally:
             os.close(tree)
     finally:
-        os.close(namespace)
+        if kept is None:
+            os.close(namespace)

@@ -105,10 +105,21 @@ def _bind_as(source: str, target: str, uid: int | None) -> None:
 def _place(source: str, target: str) -> None:
     """Make what can be mounted upon."""
     if os.path.isdir(source):
-        os.makedirs(target, exist_ok=True)
+        _make(target)
     else:
-        os.makedirs(os.path.dirname(target), exist_ok=True)
+        _make(os.path.dirname(target))
         os.close(os.open(target, os.O_CREAT | os.O_RDONLY | os.O_CLOEXEC, 0o444))
+
+
+def _make(folder: str) -> None:
+    """As `os.makedirs`, which looks at each folder above before it makes one."""
+    try:
+        os.mkdir(folder)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        _make(os.path.dirname(folder))
+        os.mkdir(folder)
 
 
 def _bind(source: str, target: str) -> None:
@@ -117,7 +128,7 @@ def _bind(source: str, target: str) -> None:
     if os.path.islink(source) and os.path.isdir(source):  # such as /lib on systems where it is /usr/lib
         link = os.readlink(source)
         if not os.path.isabs(link):
-            os.makedirs(os.path.dirname(target), exist_ok=True)
+            _make(os.path.dirname(target))
             os.symlink(link, target)
             return
     if not os.path.lexists(target):

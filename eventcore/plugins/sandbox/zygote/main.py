@@ -22,9 +22,10 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from eventcore.plugins.sandbox.confine import INNER_PID, Plan, StepFailed, confine, die_with, filter_of, prepare
-from eventcore.plugins.sandbox.linux import calls, namespaces
+from eventcore.plugins.sandbox.linux import calls, idmap, namespaces
 from eventcore.plugins.sandbox.probe import probe
 from eventcore.plugins.sandbox.worker.main import serve_channel
+from eventcore.plugins.sandbox.zygote.rehearsal import rehearse
 
 _MOST_REQUEST = 256 * 1024
 #: The exit code of a process that could not be confined.
@@ -52,6 +53,7 @@ def serve(control: int, host: int, folder: str, reduced: str) -> NoReturn:
         _tell(sock, {"failed": ["namespaces", error.errno, str(error)]})
         os._exit(CONFINEMENT_FAILED)
     calls.prctl(calls.PR_SET_CHILD_SUBREAPER, 1)
+    rehearse(folder)
     gc.collect()
     gc.freeze()
     _tell(sock, {"up": True, "namespaces": inside, "means": found})
@@ -122,7 +124,9 @@ class Zygote:
     def _fork(self, plan: Plan, channel: int, output: int, status: socket.socket) -> None:
         try:
             if plan.namespaces:
-                filter_of(plan, INNER_PID)  # before the fork, so that it is there for all to come
+                # Before the fork, so that they are there for all to come.
+                filter_of(plan, INNER_PID)
+                idmap.remember((*plan.write, *plan.own), plan.uid)
                 calls.unshare(calls.CLONE_NEWPID)
             zygote = os.getpid()
             pid = os.fork()
@@ -181,7 +185,8 @@ def _keep(plan: Plan, parent: int, folder: str, channel: int, output: int, statu
 
 
 def _address_space() -> int:
-    with open("/proc/self/statm", encoding="ascii") as file:
+    # Bytes: a codec that nothing else here uses would be imported by each keeper anew.
+    with open("/proc/self/statm", "rb") as file:
         return int(file.read().split()[0]) * os.sysconf("SC_PAGE_SIZE")
 
 

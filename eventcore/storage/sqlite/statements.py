@@ -33,7 +33,8 @@ def runs_page(connection: sqlite3.Connection, query: RunQuery) -> list[Row]:
 
 def _runs_look(connection: sqlite3.Connection, query: RunQuery, statuses: list[str]) -> list[Row]:
     """Runs of some live statuses, of one that runs end in, or (none given) of any."""
-    conditions, values = ["1"], {"limit": page_size(query.limit)}
+    conditions: list[str] = ["1"]
+    values: dict[str, Any] = {"limit": page_size(query.limit)}
     named: dict[str, Any] = {"tenant": query.tenant, "slug": query.slug, "before": query.before}
     for name, value in named.items():
         if value is not None:

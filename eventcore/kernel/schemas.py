@@ -13,6 +13,35 @@ import jsonschema_rs
 from eventcore.kernel.errors import InvalidInput, InvalidPayload
 
 _SHOWN = 10
+#: Nodes and characters. All errors of 350,000 items take 12 s and 500 MiB, and even the first one copies the value.
+_SMALL, _LARGE = (1000, 64 * 1024), (20_000, 1 << 20)
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=1000, size_limit=1 << 18)
+
+
+def _compiled(schema: dict[str, Any], mask: str | None = None) -> jsonschema_rs.Validator:
+    return jsonschema_rs.validator_for(schema, retriever=_nowhere, pattern_options=_PATTERNS, mask=mask)
+
+
+def _nowhere(uri: str) -> Any:
+    """By itself the library would ask the network, and open files of this machine."""
+    raise ValueError(f"{uri} is not in the schema, and nothing is fetched")
+
+
+def _is_within(value: Any, most_nodes: int, most_text: int) -> bool:
+    nodes, text, left = 0, 0, [value]
+    while left:
+        one = left.pop()
+        nodes += 1
+        if isinstance(one, str):
+            text += len(one)
+        elif isinstance(one, dict):
+            text += sum(map(len, one))
+            left += one.values()
+        elif isinstance(one, list | tuple):
+            left += one
+        if nodes + len(left) > most_nodes or text > most_text:
+            return False
+    return True
 
 
 def defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
@@ -24,26 +53,41 @@ def defaults(schema: Mapping[str, Any] | None) -> dict[str, Any]:
 class Schema:
     """A compiled JSON Schema.
 
+    Schemas and values come from strangers, and are looked at in the event loop, so both are bounded: references do not
+    leave the schema, patterns end after 1,000 steps back (what takes more does not match), and only of a small value
+    all errors are told, each with the value in it; of a larger one the first.
+
     Raises:
         InvalidInput: it is no valid schema.
     """
 
-    __slots__ = ("_validator",)
+    __slots__ = ("_schema", "_validator")
 
     def __init__(self, schema: dict[str, Any]) -> None:
+        self._schema = schema
         try:
-            self._validator = jsonschema_rs.validator_for(schema)
+            self._validator = _compiled(schema)
         except (ValueError, jsonschema_rs.ValidationError) as error:
             raise InvalidInput(f"is no JSON Schema: {str(error).splitlines()[0]}") from None
 
     def wrong(self, value: Any) -> list[str]:
-        """What is wrong with `value`, each as `field.path: why`; empty if it fits."""
+        """What is wrong with `value`, each as `field.path: why`; empty if it fits. Of a large one less."""
         if self._validator.is_valid(value):
             return []
+        if not _is_within(value, *_LARGE):
+            return [f"it does not fit the schema, and is too large to tell where (more than {_LARGE[0]:,} values)"]
+        errors = list(self._validator.iter_errors(value)) if _is_within(value, *_SMALL) else self._first(value)
         return [
             f"{'.'.join(map(str, error.instance_path))}: {error.message}" if error.instance_path else error.message
-            for error in self._validator.iter_errors(value)
+            for error in errors
         ]
+
+    def _first(self, value: Any) -> list[jsonschema_rs.ValidationError]:
+        try:
+            _compiled(self._schema, mask="the value").validate(value)
+        except jsonschema_rs.ValidationError as error:
+            return [error]
+        return []
 
     def check(self, value: Any, what: str) -> None:
         """Raise InvalidPayload, naming each field, unless `value` fits."""

@@ -10,6 +10,7 @@ from typing import Any
 
 from eventcore import __version__
 from eventcore.app.carried import CarriedWorkflows
+from eventcore.app.chat_commands import WorkflowCommands
 from eventcore.app.options import Options, sqlite_path
 from eventcore.app.other_engines import make_engines, make_tokens
 from eventcore.bus.archive import Archive
@@ -43,6 +44,7 @@ from eventcore.plugins.registry import PluginRegistry
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 from eventcore.plugins.sandbox.supervisor import Supervisor
 from eventcore.plugins.services import logs, standard
+from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
 from eventcore.workflows.external.answers import Answers
@@ -188,10 +190,10 @@ def make_workflows(
 ) -> tuple[Workflows, Runner, Gate]:
     chosen, listeners = base.settings.workflows, Listeners()
     tokens = make_tokens(chosen, base.home, base.clock)
-    engines = make_engines(chosen, base.secrets, base.clock, base.options.randomness, tokens)
-    definitions.elsewhere = engines
+    definitions.elsewhere = engines = make_engines(chosen, base.secrets, base.clock, base.options.randomness, tokens)
     others = OtherWork(definitions, launcher, hooks, base.secrets, engines)
     bus.contributors.append(listeners)
+    hooks.registry.others = WorkflowCommands(definitions)
     gate = Gate(base.store, bus.commit, base.clock, definitions, launcher)
     workflows = Workflows(
         registry=definitions,
@@ -283,6 +285,17 @@ def make_plugins(
         registry=calls.registry, store=base.store, bus=bus, clock=base.clock, ids=base.ids, tenant=base.tenant
     )
     lifecycle.connections.hooked, hooking.reconnect = hooking.of, lifecycle.connections.resubscribe
+    health = Health(calls, supervisor)
+    wellbeing = Wellbeing(
+        registry=calls.registry,
+        lifecycle=lifecycle,
+        health=health,
+        bus=bus,
+        clock=base.clock,
+        metrics=base.metered,
+        interval=base.settings.plugins.health_interval,
+        tenant=base.tenant,
+    )
     return Plugins(
         registry=calls.registry,
         calls=calls,
@@ -293,7 +306,8 @@ def make_plugins(
         changed=runner.intents_changed,
         debugging=Debugging(calls, supervisor),
         hooking=hooking,
-        health=Health(calls, supervisor),
+        health=health,
+        wellbeing=wellbeing,
         logbook=base.logbook,
         on_demand=base.home is None,
     )

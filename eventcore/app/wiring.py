@@ -153,6 +153,7 @@ async def _drive(engine: Engine, stack: AsyncExitStack, alone: bool) -> None:
     if engine.plugins.plans is not None:
         engine.plugins.plans.start(driving)
     engine.plugins.memories.start(driving)
+    engine.plugins.wellbeing.start(driving)
     engine.bus.durables.start(driving, alone=alone)
     driving.start_soon(engine.archive.run, name="eventcore history")
     if engine.settings.hooks.reload:

@@ -70,13 +70,32 @@ def _error(data: Mapping[str, Any]) -> str:
 
 def _step_started(data: Mapping[str, Any]) -> tuple[Any, ...]:
     attempt = data.get("attempt", 1)
-    doing = data.get("plugin") or (f"emit {data['emit']}" if "emit" in data else "")
+    kinds = ("emit", "workflow", "hook", "approve")
+    doing = data.get("plugin") or next((f"{kind} {data[kind]}" for kind in kinds if data.get(kind)), "")
     return data.get("step"), doing, f"attempt {attempt}" if attempt != 1 else ""
 
 
 def _step_ended(data: Mapping[str, Any]) -> tuple[Any, ...]:
     status = data.get("status")
     return data.get("step"), status if status != "completed" else "", _error(data)
+
+
+def _step_waiting(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    return data.get("step"), f"for {data.get('workflow') or 'an answer'}"
+
+
+def _told(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What somebody did to a run."""
+    by = f"by {data['by']}" if data.get("by") else ""
+    return data.get("slug"), data.get("step"), by, data.get("reason"), _error(data)
+
+
+def _asked(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    return data.get("step"), data.get("message"), f"asks {', '.join(data.get('roles') or ['operator'])}"
+
+
+def _decided(data: Mapping[str, Any]) -> tuple[Any, ...]:
+    return data.get("step"), "approved" if data.get("approved") else "denied", f"by {data.get('by')}", data.get("note")
 
 
 def _completed(data: Mapping[str, Any]) -> tuple[Any, ...]:
@@ -108,10 +127,16 @@ _ABOUT: dict[str, Any] = {
     "memory_purged": lambda data: (data.get("owner"), plural(data.get("forgotten", 0), "memory", "memories")),
     "plugin_permissions_changed": _permissions,
     "workflow_started": lambda data: (data.get("slug"),),
+    "workflow_queued": lambda data: (data.get("slug"),),
     "workflow_completed": _completed,
+    **dict.fromkeys(("workflow_paused", "workflow_resumed", "workflow_cancelling", "compensation_failed"), _told),
+    "workflow_signalled": lambda data: (data.get("signal"), compact(data.get("data"))),
+    "approval_requested": _asked,
+    "approval_decided": _decided,
     "workflow_cancelled": lambda data: (data.get("slug"),),
     "workflow_failed": lambda data: (data.get("slug"), _error(data)),
     "step_started": _step_started,
+    "step_waiting": _step_waiting,
     "step_completed": _step_ended,
     "step_failed": _step_ended,
     "step_retrying": _step_ended,

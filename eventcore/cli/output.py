@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Any
@@ -113,11 +114,14 @@ def plural(count: int, one: str, many: str | None = None) -> str:
 
 
 def fields(pairs: Iterable[tuple[str, Any]]) -> None:
-    """`name  value` lines; empty values are left out."""
+    """`name  value` lines; empty values are left out, and those of several lines stand below their name."""
     shown = [(name, str(value)) for name, value in pairs if value not in (None, "", [], {})]
     width = max((len(name) for name, _ in shown), default=0)
     for name, value in shown:
-        click.echo(f"{dim(name.ljust(width))}  {value}")
+        if "\n" in value:
+            click.echo(f"{dim(name)}\n{textwrap.indent(value.rstrip(), '  ')}")
+        else:
+            click.echo(f"{dim(name.ljust(width))}  {value}")
 
 
 def table(headers: Sequence[str], rows: Sequence[Sequence[str]], *, nothing: str, colour: int | None = None) -> None:

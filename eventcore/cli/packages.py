@@ -121,8 +121,12 @@ def _ask(found: dict[str, Any], grants: list[str], yes: bool) -> list[str]:
         return [*grants, *open_ones]
     if not _can_ask():
         raise click.UsageError("there is no terminal to ask on; --yes installs it and grants what it cannot do without")
-    questions = {one: f"grant {one}, which it cannot do without?" for one in open_ones}
-    questions |= {one: f"grant {one}?" for one in found["optional_permissions"] if one not in grants}
+    wished = [one for one in found["optional_permissions"] if one not in grants]
+    questions = {
+        one: f"{found['plugin']} {need} {one}, which lets it {found['means'][one]}. Grant it?"
+        for need, asked in (("needs", open_ones), ("would like", wished))
+        for one in asked
+    }
     grants += [one for one, question in questions.items() if click.confirm(question, err=True)]
     if not click.confirm(f"install {found['plugin']}?", default=True, err=True):
         raise click.Abort

@@ -77,7 +77,7 @@ def ask_for_grants(session: Session, name: str, given: Sequence[str], as_json: b
     for one in found["permissions"]:
         if one["status"] == "not granted" and one["permission"] not in given:
             need = "needs" if one["required"] else "would like"
-            question = f"{found['plugin']} {need} {one['permission']}: it lets it {one['means']}. Grant it?"
+            question = f"{found['plugin']} {need} {one['permission']}, which lets it {one['means']}. Grant it?"
             if click.confirm(question, default=False):
                 answers.append(one["permission"])
     return answers

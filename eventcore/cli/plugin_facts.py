@@ -48,7 +48,9 @@ def _reach(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> Facts:
         yield "capability", f"{found['slug']}.{one['name']}{types} {one['description']}".rstrip()
     info = (found["registered"] or {}).get("info")
     if isinstance(info, dict) and info.get("capabilities"):
-        yield "capabilities", compact(info["capabilities"])
+        said = info["capabilities"]
+        plain = isinstance(said, list) and all(isinstance(one, str) for one in said)
+        yield "capabilities", ", ".join(said) if plain else compact(said)
     yield "fallback", manifest.get("fallback")
     yield "needs roles", ", ".join(manifest.get("required_roles") or ())
     yield "hooks", ", ".join(manifest.get("hooks") or ())

@@ -159,8 +159,12 @@ def _load_test(call: Call, body: dict[str, Any], load: int, at_once: int, as_jso
     if as_json:
         print_json({**report, "errors": sorted(set(errors))[:10]})
     else:
-        fields([("calls", f"{load:,}"), ("failed", f"{len(errors):,}"), ("rate", f"{load / took:,.0f} calls a second")])
-        fields((name, duration(value)) for name, value in marks.items())
+        counts = [
+            ("calls", f"{load:,}"),
+            ("failed", f"{len(errors):,}"),
+            ("rate", f"{load / took:,.0f} calls a second"),
+        ]
+        fields([*counts, *((name, duration(value)) for name, value in marks.items())])
         for error in sorted(set(errors))[:10]:
             click.echo(f"failed: {clean(error)}", err=True)
     if errors:

@@ -69,7 +69,7 @@ def _print_report(report: Mapping[str, Any], verbose: bool) -> None:
     from eventcore.cli.output import clean, compact, dim, fields, fit, pretty, title
 
     shown = pretty if verbose else lambda value: fit(compact(value), 12)
-    fields(_summary(report, shown))
+    fields(_summary(report, shown, verbose))
     for heading, text in (("prompt", report["prompt"]), ("stdout", report["stdout"]), ("stderr", report["stderr"])):
         if text and (verbose or heading != "prompt"):
             click.echo(f"{title(heading)}\n{clean(text, lines=True).rstrip()}")
@@ -88,12 +88,16 @@ def _print_report(report: Mapping[str, Any], verbose: bool) -> None:
         click.echo(clean(report["error"]["trace"], lines=True).rstrip(), err=True)
 
 
-def _summary(report: Mapping[str, Any], shown: Any) -> Iterator[tuple[str, Any]]:
+#: What a call commits -> one of them.
+_ONE = {"events": "event", "memories": "memory", "runs": "run"}
+
+
+def _summary(report: Mapping[str, Any], shown: Any, verbose: bool) -> Iterator[tuple[str, Any]]:
     from eventcore.cli.output import clean, duration
 
     yield "plugin", clean(report["plugin"])
     yield "params", shown(report["params"])
-    if report["prompt"] is not None:
+    if report["prompt"] is not None and not verbose:
         yield "prompt", f"{len(report['prompt']):,} characters; --verbose shows them"
     for check in report["checks"]:
         yield (
@@ -105,7 +109,7 @@ def _summary(report: Mapping[str, Any], shown: Any) -> Iterator[tuple[str, Any]]
     else:
         yield "raised", clean(f"{report['error']['kind']}: {report['error']['message']}")
     dropped = {what: count for what, count in report["effects"].items() if count}
-    yield "dropped", ", ".join(f"{count} {what}" for what, count in dropped.items())
+    yield "dropped", ", ".join(f"{count} {_ONE[what] if count == 1 else what}" for what, count in dropped.items())
     yield (
         "time",
         f"{duration(report['seconds'])} with the worker's start; the limit is {duration(report['time_limit'])}",
@@ -170,7 +174,7 @@ def metrics(name: str | None, since: str | None, form: str, as_json: bool) -> No
     if as_json:
         print_json(found)
         return
-    headers = ("plugin", "calls", "failed", "rate", "mean", "p95", "memories", "load errors", "last used")
+    headers = ("plugin", "calls", "failed", "rate", "mean", "p95", "memories", "failed starts", "last used")
     table(
         headers,
         [
@@ -181,8 +185,8 @@ def metrics(name: str | None, since: str | None, form: str, as_json: bool) -> No
                 f"{one['failure_rate']:.1%}",
                 duration(one["mean_seconds"]),
                 duration(one["p95_seconds"]),
-                f"{one['memory_writes']:,}",
-                f"{one['import_errors']:,}",
+                f"{one['memories']:,}",
+                f"{one['starts_failed']:,}",
                 local_time(one["last_used"]),
             )
             for one in found

@@ -19,9 +19,6 @@ def command() -> None:
     """List, check, enable and disable plugins."""
 
 
-command.add_command(pluginfiles.command)
-
-
 @command.command(
     "list",
     epilog=examples("eventcore plugins list --status enabled", "eventcore plugins list --type integration --json"),
@@ -133,5 +130,14 @@ def _switch(op: str, params: dict[str, Any], as_json: bool) -> None:
         click.echo(f"  it answers {clean(', '.join(row['intents']))}")
 
 
-for _more in (validate, install, uninstall, config, permissions.command, *plugin_work.COMMANDS, plugin_test.test):
+for _more in (
+    validate,
+    install,
+    uninstall,
+    config,
+    permissions.command,
+    *plugin_work.COMMANDS,
+    plugin_test.test,
+    pluginfiles.command,
+):
     command.add_command(_more)

@@ -186,13 +186,13 @@ def print_run(run: Mapping[str, Any]) -> None:
 
 def _doing(step: Mapping[str, Any]) -> str:
     """What a step does, and what it waits for."""
-    from eventcore.cli.output import clean
+    from eventcore.cli.output import clean, duration
 
     match step.get("kind", ""):
         case "plugin":
             return clean(str(step["plugin"]))
         case "sleep":
-            return f"sleep {step['sleep']:g} s"
+            return f"sleep {duration(step['sleep'])}"
         case "wait_for":
             return f"waits for {clean(str(step['wait_for']))}"
         case "approve":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import textwrap
 from typing import Any
 
 import click
@@ -50,21 +52,45 @@ def _report(namespaces: bool) -> dict[str, Any]:
     return anyio.run(ask)
 
 
-def _show(found: dict[str, Any]) -> None:
-    from eventcore.cli.output import table, title
+#: What it means that something is missing, by what it is needed for.
+_WITHOUT = {
+    "always": "without it no plugin runs",
+    "full": "without it the level is reduced, and no plugin may start programs",
+    "root": "without it workers remain who runs the host, with no more rights",
+    "grant": "without it plugins with a grant of ports are refused",
+}
+_LEVELS = {
+    "full": "every means works; a worker sees nothing of the host",
+    "reduced": "no namespaces; plugins run unless [sandbox] require says full",
+    "none": "plugins are refused here",
+}
 
-    rows = [
-        (
-            row["name"],
-            "works" if row["works"] else "missing",
-            row["needed"],
-            row["stops"],
-            row["detail"] if row["works"] else f"{row['errno']} {row['detail']}; needed: {row['remedy']}",
-        )
-        for row in found["means"]
-    ]
-    click.echo(f"{title('sandbox')}: {found['level']}")
-    table(("means", "here", "needed", "stops", "detail"), rows, nothing="nothing was tried")
+
+def _show(found: dict[str, Any]) -> None:
+    from eventcore.cli.output import title
+
+    click.echo(f"{title('sandbox')}: {found['level']} ({_LEVELS[found['level']]})")
+    click.echo("each means of the kernel, and what it stops:")
+    width = max(len(row["name"]) for row in found["means"])
+    for row in found["means"]:
+        word = "works" if row["works"] else "missing"
+        detail = f" ({row['detail']})" if row["works"] and row["detail"] else ""
+        coloured = click.style(word, fg="green" if row["works"] else "yellow") + " " * (7 - len(word))
+        first = f"  {coloured}  {row['name']:{width}}  "
+        _wrapped(f"{row['stops']}{detail}", first, 13 + width)
+        if not row["works"]:
+            _wrapped(f"{row['errno']} {row['detail']}".strip(), " " * (13 + width), 13 + width)
+            without = f"{_WITHOUT[row['needed']]}; " if row["needed"] in _WITHOUT else ""
+            _wrapped(f"{without}needed: {row['remedy']}", " " * (13 + width), 13 + width)
     click.echo("not stopped:")
     for line in found["not_stopped"]:
-        click.echo(f"  {line}")
+        _wrapped(line, "  - ", 4)
+
+
+def _wrapped(text: str, first: str, indent: int) -> None:
+    """A text behind what stands on its first line, its further lines set in."""
+    room = max(24, shutil.get_terminal_size().columns - indent)
+    lines = textwrap.wrap(text, room, break_long_words=False, break_on_hyphens=False) or [""]
+    click.echo(first + lines[0])
+    for line in lines[1:]:
+        click.echo(" " * indent + line)

@@ -114,6 +114,8 @@ class HookRegistry:
         self._handlers: dict[str, list[Handler]] = {}
         self._commands: dict[str, ChatCommand] = {}
         self._ordered: dict[str, dict[Stage, tuple[Handler, ...]]] = {}
+        #: Commands that no handler declares: those that start workflows. What a plugin declares goes first.
+        self.others: Callable[[], Iterable[ChatCommand]] = tuple
 
     def register(self, handlers: Iterable[Handler], commands: Iterable[ChatCommand] = ()) -> None:
         """Add handlers and commands of one owner.
@@ -169,11 +171,12 @@ class HookRegistry:
         return found
 
     def command(self, name: str) -> ChatCommand | None:
-        return self._commands.get(name)
+        return self._commands.get(name) or next((one for one in self.others() if one.name == name), None)
 
     def commands(self) -> list[ChatCommand]:
         """All commands, by name."""
-        return sorted(self._commands.values(), key=lambda command: command.name)
+        every = {**{command.name: command for command in self.others()}, **self._commands}
+        return sorted(every.values(), key=lambda command: command.name)
 
     def hooks(self) -> list[str]:
         """Hooks that have a handler."""

@@ -104,7 +104,7 @@ class Invocation:
     """What came of calling an intent.
 
     Attributes:
-        result: the JSON value that the handler returned.
+        result: the JSON value that the handler returned; `raw`: the same as bytes, where they were made already.
         provider: the slug of the plugin that answered, or `host` for an in-process function.
         effects: staged changes (emits, memory, workflow starts) that the caller commits together with the outcome.
         guards: guards that those effects need.
@@ -119,6 +119,7 @@ class Invocation:
     stdout: str = ""
     stderr: str = ""
     instead_of: str | None = None
+    raw: bytes | None = None
 
 
 class Invoker(Protocol):

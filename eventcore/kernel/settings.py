@@ -131,6 +131,13 @@ class PluginSettings(Section):
         description="How long the calls of a plugin that is stopped, and then its `cleanup`, may take. Seconds.",
         examples=[30],
     )
+    health_interval: float = Field(
+        default=60.0,
+        ge=0,
+        le=86_400,
+        description="Time between two looks at plugins that have a `health_check`; 0 for never. Seconds.",
+        examples=[15],
+    )
     emit_rate: float = Field(
         default=1000.0,
         gt=0,

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from eventcore.kernel.errors import InvalidInput
 from eventcore.kernel.names import did_you_mean
+from eventcore.observe.counter import Counters
 from eventcore.observe.histogram import Histograms
 
 _log = logging.getLogger("eventcore.observe")
@@ -66,6 +67,7 @@ METRICS: tuple[Metric, ...] = (
     Metric("eventcore_hook_seconds", "histogram", "Duration of a hook call.", ("hook",), _SECONDS),
     Metric("eventcore_hook_failures_total", "counter", "Hook handlers that did not answer.", ("plugin", "outcome")),
     Metric("eventcore_hook_degraded", "gauge", "Whether a plugin's hook handlers are not asked, 1 or 0.", ("plugin",)),
+    Metric("eventcore_plugin_healthy", "gauge", "What a plugin's health_check said last: 1 well, 0 not.", ("plugin",)),
     Metric("eventcore_runs_total", "counter", "Runs that ended.", ("slug", "status")),
     Metric("eventcore_run_seconds", "histogram", "Time from a run's start to its end.", ("slug",), _LONG_SECONDS),
     Metric("eventcore_steps_total", "counter", "Step attempts that ended.", ("slug", "outcome")),
@@ -223,7 +225,7 @@ class _Family:
         return found, True
 
     def _child(self, values: tuple[str, ...]) -> Callable[[float], None]:
-        child = self._collector.labels(*values) if values or self.metric.kind == "histogram" else self._collector
+        child = self._collector.labels(*values) if values or self.metric.kind != "gauge" else self._collector
         method: Callable[[float], None] = getattr(child, _METHODS[self.metric.kind])
         return method
 
@@ -248,8 +250,11 @@ def _make(prometheus: Any, metric: Metric, registry: Any) -> Any:
         histograms = Histograms(prometheus, metric.name, metric.help, metric.labels, metric.buckets or _SECONDS)
         registry.register(histograms)
         return histograms
-    kind = prometheus.Counter if metric.kind == "counter" else prometheus.Gauge
-    return kind(metric.name, metric.help, metric.labels, registry=registry)
+    if metric.kind == "counter":
+        counters = Counters(prometheus, metric.name, metric.help, metric.labels)
+        registry.register(counters)
+        return counters
+    return prometheus.Gauge(metric.name, metric.help, metric.labels, registry=registry)
 
 
 def _drop(value: float) -> None:

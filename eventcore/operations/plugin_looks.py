@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -36,7 +36,8 @@ class _Figures:
 
 
 async def metrics(engine: Engine, name: str | None = None, since: str | float | None = None) -> list[dict[str, Any]]:
-    """Figures of one plugin, or of each that was called, from the recorded direct calls of intents.
+    """Figures of one plugin, or of each that was called, from the recorded direct calls of intents; how many memories
+    of it there are; how often it could not be started.
 
     They survive restarts. Calls within runs are told by their step events, and counted by the engine's own metrics.
     """
@@ -59,12 +60,20 @@ async def metrics(engine: Engine, name: str | None = None, since: str | float | 
             one.last = max(one.last, event.at)
             if isinstance(data.get("seconds"), int | float):
                 one.seconds.append(data["seconds"])
-    written = _counter(engine.metrics.text(), "memory_writes_total")
-    unread = _counter(engine.metrics.text(), "plugin_import_error_total")
+    memories = {owner: count for owner, count, _ in await engine.store.memory_owners(engine.tenant)}
+    failed = await _starts_failed(engine, slug, since)
     return [
-        {**_row(plugin, found[plugin]), "memory_writes": written.get(plugin, 0), "import_errors": unread.get(plugin, 0)}
-        for plugin in sorted(found)
+        {**_row(plugin, found[plugin]), "memories": memories.get(plugin, 0), "starts_failed": failed.get(plugin, 0)}
+        for plugin in sorted({*found, *failed})
     ]
+
+
+async def _starts_failed(engine: Engine, slug: str | None, since: str | float | None) -> Counter[str]:
+    """How often each plugin could not be enabled or started."""
+    query = engine.history.query(
+        type="plugin_failed", subject=slug, since=when(since, "since"), newest_first=True, limit=MAX_CALLS
+    )
+    return Counter([str(event.data.get("plugin")) async for event in query])
 
 
 def _row(plugin: str, one: _Figures) -> dict[str, Any]:
@@ -78,16 +87,6 @@ def _row(plugin: str, one: _Figures) -> dict[str, Any]:
         "p95_seconds": times[math.ceil(0.95 * len(times)) - 1] if times else None,
         "last_used": instant(one.last),
     }
-
-
-def _counter(text: str, name: str) -> dict[str, int]:
-    """A counter of this engine's by its label `plugin`, summed over the others."""
-    result: defaultdict[str, int] = defaultdict(int)
-    for line in text.splitlines():
-        if line.startswith(f"{name}{{") and 'plugin="' in line:
-            plugin = line.partition('plugin="')[2].partition('"')[0]
-            result[plugin] += int(float(line.rpartition(" ")[2]))
-    return result
 
 
 async def scrape(engine: Engine, name: str | None = None) -> str:

@@ -215,8 +215,9 @@ class Calls:
 
     def _unknown(self, intent: str) -> UnknownIntent:
         if (record := self.registry.declared(intent)) is not None:
+            state = "not enabled" if record.state in ("discovered", "installed") else record.state
             return UnknownIntent(
-                f"{record.slug} answers {intent!r} but is {record.state}",
+                f"{record.slug} answers {intent!r} but is {state}",
                 hint=record.reason or f"eventcore plugins enable {record.slug}",
             )
         near = did_you_mean(intent, self.registry.intents())
@@ -267,10 +268,10 @@ class Calls:
         except Exception as error:
             raise PluginFailed(describe(error), kind=type(error).__name__) from error
         try:
-            encode(result, what=f"the result of {target.name}")
+            raw = encode(result, what=f"the result of {target.name}")
         except InvalidPayload as error:
             raise PluginFailed(error.message, kind="InvalidPayload") from None
-        return Invocation(result, "host")
+        return Invocation(result, "host", raw=raw)
 
     async def _call_plugin(
         self,

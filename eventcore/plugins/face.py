@@ -23,6 +23,7 @@ from eventcore.plugins.plans import Plans
 from eventcore.plugins.registry import HostIntent, PluginRecord, PluginRegistry
 from eventcore.plugins.rescan import Changes, rescan
 from eventcore.plugins.sandbox.container.launcher import Containers
+from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.plugins.widgets import Widgets
 
 
@@ -32,7 +33,8 @@ class Plugins:
     Args:
         debugging: runs calls under the debugger.
         hooking: keeps what the operator hooked to events.
-        health: looks after each plugin.
+        health: asks each plugin how it is.
+        wellbeing: keeps what comes of that, and asks by itself.
         logbook: what plugins wrote to the log.
         on_demand: a plugin of the catalogue is enabled when it is first called by name. For engines without a home,
             whose embedder is the operator and has nowhere else to say so; such a plugin is granted nothing.
@@ -51,12 +53,14 @@ class Plugins:
         debugging: Debugging,
         hooking: Hooking,
         health: Health,
+        wellbeing: Wellbeing,
         logbook: Logbook,
         on_demand: bool,
     ) -> None:
         self.registry, self.calls, self.lifecycle, self.configuring = registry, calls, lifecycle, configuring
         self.packages = packages
         self.debugging, self.hooking, self.health, self.logbook = debugging, hooking, health, logbook
+        self.wellbeing = wellbeing
         #: Reads what the plugin folders hold into a registry; set by whoever looked there first.
         self.finder: Callable[[PluginRegistry], None] | None = None
         self._context, self._changed, self._on_demand = context, changed, on_demand

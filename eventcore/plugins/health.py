@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from eventcore.kernel.context import CallContext
-from eventcore.kernel.errors import EventCoreError
+from eventcore.kernel.errors import EventCoreError, PluginTimeout
 from eventcore.plugins.calls import Calls
 from eventcore.plugins.registry import PluginRecord
 from eventcore.plugins.sandbox.supervisor import Supervisor
 
+#: What the reason of a plugin begins with that its own `health_check` calls unwell.
+UNWELL = "unwell: "
 #: How long a plugin may take to say how it is, in seconds.
 PATIENCE = 5.0
 _MAX_REASON = 500
@@ -38,11 +41,17 @@ class Report:
     details: dict[str, Any] = field(default_factory=dict)
 
 
+#: (the plugin, what is wrong or None, on whose behalf it was asked).
+Told = Callable[[PluginRecord, str | None, CallContext], Awaitable[None]]
+
+
 class Health:
     """Asks plugins how they are."""
 
     def __init__(self, calls: Calls, supervisor: Supervisor) -> None:
         self._calls, self._supervisor = calls, supervisor
+        #: Told what a plugin with a `health_check` says of itself; set by whoever keeps its state.
+        self.told: Told | None = None
 
     async def check(self, record: PluginRecord, context: CallContext) -> Report:
         """Look after one plugin.
@@ -53,14 +62,24 @@ class Health:
         warm = self._supervisor.alive(record.slug, context.tenant)
         status, reason = "healthy", ""
         details: dict[str, Any] = {}
-        if record.state in ("failed", "degraded"):
+        said_so = record.state == "degraded" and (record.reason or "").startswith(UNWELL)
+        if record.state in ("failed", "degraded") and not said_so:
             status, reason = "unhealthy", f"{record.state}: {record.reason or 'no reason given'}"
         elif not record.enabled:
             status = "off"
         elif warm or (record.registered or {}).get("health"):
-            status, reason, details = await self._ask(record, context)
+            status, reason, details = await self._asked(record, context)
         version = record.manifest.version if record.manifest else ""
         return Report(record.slug, version, status, reason, record.state, warm, details)
+
+    async def _asked(self, record: PluginRecord, context: CallContext) -> tuple[str, str, dict[str, Any]]:
+        try:
+            status, reason, details = await self._ask(record, context)
+        except PluginTimeout as error:  # it may be busy, which is nothing that a plugin says of itself
+            return "unhealthy", f"its health_check failed: {error.message}"[:_MAX_REASON], {}
+        if self.told is not None and (record.registered or {}).get("health"):
+            await self.told(record, reason if status == "unhealthy" else None, context)
+        return status, reason, details
 
     async def _ask(self, record: PluginRecord, context: CallContext) -> tuple[str, str, dict[str, Any]]:
         calls = self._calls
@@ -73,6 +92,8 @@ class Health:
                 host=calls.services.for_call(record, context, effects=False),
                 context=calls.about(record, context),
             )
+        except PluginTimeout:
+            raise
         except EventCoreError as error:
             return "unhealthy", f"its health_check failed: {error.message}"[:_MAX_REASON], {}
         return _judged(answer["result"])

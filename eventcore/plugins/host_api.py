@@ -8,6 +8,7 @@ says. Changes are staged: they go into the commit that records the call's succes
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import fields
 from functools import cached_property
 from typing import Any, TypeAlias
 
@@ -22,6 +23,8 @@ from eventcore.plugins.refusals import Refusals
 from eventcore.plugins.registry import PluginRecord
 
 _MAX_STAGED = 1000
+#: What these may come to: they are kept in memory until the call has ended. Bytes.
+MAX_STAGED_BYTES = 16 << 20
 
 
 class HostServices:
@@ -77,6 +80,7 @@ class CallApi:
         self.services, self.record, self.delivery = services, record, delivery
         self._effects, self._caller = effects, context
         self.staged = Batch()
+        self._seen, self._bytes = (0, 0), 0
         self.guards: list[Guard] = []
 
     @cached_property
@@ -105,6 +109,15 @@ class CallApi:
             await self.refuse(f"{self.record.slug} may not {what} in a gate or filter, which only look")
         if len(self.staged.log) + len(self.staged.memory) >= _MAX_STAGED:
             raise InvalidInput(f"one call may stage at most {_MAX_STAGED} changes")
+        if self._staged_bytes() > MAX_STAGED_BYTES:
+            raise InvalidInput(f"the changes that one call stages may come to {MAX_STAGED_BYTES >> 20} MiB")
+
+    def _staged_bytes(self) -> int:
+        """The size of what is staged. What has been looked at before is not looked at again."""
+        rows = [*self.staged.log[self._seen[0] :], *self.staged.memory[self._seen[1] :]]
+        self._seen = len(self.staged.log), len(self.staged.memory)
+        self._bytes += sum(map(_size, rows))
+        return self._bytes
 
     async def refuse(self, message: str, **details: Any) -> None:
         """Record `permission_denied` with `details`, and raise it.
@@ -114,6 +127,11 @@ class CallApi:
         """
         await self.services.refusals.note(self.record.slug, message, self.context, **details)
         raise PermissionDenied(message, hint=f"eventcore plugins permissions {self.record.slug}")
+
+
+def _size(row: Any) -> int:
+    values = (getattr(row, one.name) for one in fields(row))
+    return sum(len(value) for value in values if isinstance(value, bytes | str))
 
 
 #: One service: given the call it serves and the parameters that plugin code sent, which may be anything JSON holds.

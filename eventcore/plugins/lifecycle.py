@@ -171,7 +171,7 @@ class Lifecycle:
             PluginFailed: its code could not be loaded; it is left `failed`, with the reason.
         """
         record.described()
-        async with self._lock(record):
+        async with self.lock(record):
             if record.state == "degraded":
                 await self._mend(record, context)
             elif not record.enabled:
@@ -216,13 +216,13 @@ class Lifecycle:
             await self._note(record, "plugin_disabled", before, context, error=error.as_dict())
             raise
 
-    def _lock(self, record: PluginRecord) -> anyio.Lock:
+    def lock(self, record: PluginRecord) -> anyio.Lock:
         """One change of a plugin's state at a time: two that enable it would register everything twice."""
         return self._locks.setdefault(record.slug, anyio.Lock())
 
     async def disable(self, record: PluginRecord, context: CallContext, reason: str | None = None) -> None:
         """Disable a plugin: nothing calls it any more, and its worker ends after `cleanup`."""
-        async with self._lock(record):
+        async with self.lock(record):
             if record.state == "disabled":
                 return
             before = record.state
@@ -261,7 +261,7 @@ class Lifecycle:
             InvalidManifest: its manifest has errors.
             InvalidInput: a word is no permission, or not one that its manifest asks for.
         """
-        async with self._lock(record):
+        async with self.lock(record):
             decision, before = grants.changed(record, grant, revoke), record.granted
             if decision == grants.Decision(before, record.denied):
                 return
@@ -324,7 +324,7 @@ class Lifecycle:
     @asynccontextmanager
     async def stopped(self, record: PluginRecord) -> AsyncIterator[None]:
         """Hold a plugin still: nothing calls it, its worker has ended after `cleanup`, and nobody changes its state."""
-        async with self._lock(record):
+        async with self.lock(record):
             self._unregister(record)
             await self._stop(record)
             yield

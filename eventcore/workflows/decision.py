@@ -80,7 +80,7 @@ class Decision(Lately):
     @property
     def says(self) -> bool:
         """Whether there is anything to commit."""
-        if self.end is not None:
+        if self.end is not None or self.__dict__.get("entries"):
             return True
         return any(rows and name in _COMMITTED for name, rows in self.__dict__.items())
 

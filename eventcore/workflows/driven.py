@@ -26,6 +26,9 @@ class Arrival:
     done: anyio.Event | None = None
 
 
+_UNSETTLED = frozenset({"running", "waiting"})
+
+
 @dataclass(slots=True)
 class Driven:
     """An active run with its inbox."""
@@ -48,7 +51,11 @@ class Driven:
     @property
     def only_one_unsettled(self) -> bool:
         """Whether nothing else of the run can come in while its one step is being called."""
-        return sum(step.status in ("running", "waiting") for step in self.active.state.steps.values()) == 1
+        found = 0
+        for step in self.active.state.steps.values():
+            if step.status in _UNSETTLED:
+                found += 1
+        return found == 1
 
     @property
     def busy(self) -> bool:

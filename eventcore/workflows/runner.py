@@ -360,7 +360,8 @@ class Runner:
         batch = self._scribe.progress(active, decision, arrival.tick.at, busy=busy)
         if arrival.effects is not None and decision.entries:
             batch.add(arrival.effects)
-        if not decision.plain and decision.listens:
+        plain = decision.plain
+        if not plain and decision.listens:
             await look_back(self._store, self._listeners, run, decision.listens, batch)
         guards = [RunAt(run.id, run.version, run.fence), *(arrival.guards if decision.entries else ())]
         self._faults.reach("run.before_end" if decision.end else "step.before_commit")
@@ -374,7 +375,7 @@ class Runner:
         move = batch.moves[0]
         run.version, run.status, run.updated = move.version, move.status, move.updated
         active.state, driven.told = decision.state, frozenset()
-        if not decision.plain or "timers" in batch.touched:
+        if not plain or "timers" in batch.touched:
             self._carry_out(driven, decision, batch)
         self._saver.count(run, decision)
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told

@@ -85,7 +85,9 @@ class StepCalls:
                 self._faults.reach("step.after_call")
                 parked = StepParked(call.path, call.attempt, done.waits, done.ref, self._clock.now(), done.limit)
                 return Arrival(parked, done.effects, done.guards)
-            output = decode(encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}"))
+            if (raw := done.raw) is None or len(raw) > MAX_PAYLOAD:
+                raw = encode(done.result, limit=MAX_PAYLOAD, what=f"the result of {call.intent}")
+            output = decode(raw)
             if call.secrets:
                 output = self._others["masked"](call, output)
         except Exception as error:  # noqa: BLE001 - isolation: a step's failure is recorded, never the engine's

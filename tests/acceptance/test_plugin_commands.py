@@ -90,8 +90,9 @@ def test_health_and_metrics(quick: QuickHome) -> None:
     assert [line.split()[2] for line in done.stdout.splitlines()[1:]] == ["healthy", "unhealthy", "healthy"]
     assert "the well is dry" in done.stdout
     with EventCore.sync(quick.root) as core:
-        for _ in range(3):
+        for _ in range(2):
             core.plugins.run("plain")
+        core.plugins.run_plugin("plain", {}, {})  # whose result is remembered
         with pytest.raises(PluginFailed):
             core.plugins.run("plain", {"x": 1})
         core.plugins.run("well")
@@ -99,7 +100,12 @@ def test_health_and_metrics(quick: QuickHome) -> None:
     assert (found["plain"]["calls"], found["plain"]["failures"], found["plain"]["failure_rate"]) == (4, 1, 0.25)
     assert 0 < found["plain"]["mean_seconds"] <= found["plain"]["p95_seconds"]
     assert found["plain"]["last_used"] is not None
+    assert (found["plain"]["memories"], found["plain"]["starts_failed"]) == (1, 0)
     assert found["well"]["calls"] == 1
+    quick.plugin("unwell", "def run(params:")
+    assert quick.run("plugins", "enable", "unwell").returncode == 1
+    [unwell] = quick.json("plugins", "metrics", "unwell")
+    assert (unwell["calls"], unwell["starts_failed"]) == (0, 1)
     assert "plain" in quick.run("plugins", "metrics", "plain").stdout
     text = quick.run("plugins", "metrics", "--format", "prometheus").stdout
     assert "# TYPE plugin_calls_total counter" in text
@@ -130,7 +136,7 @@ def test_debug_shows_what_a_call_does(quick: QuickHome) -> None:
         "name = 'Ada'",
         "handler.py:6 run",
         "the limit is 30.0 s",
-        "1 memories",
+        "1 memory",
     ):
         assert part in shown, part
     report = quick.json(*words)

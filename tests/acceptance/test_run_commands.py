@@ -62,10 +62,22 @@ def test_a_graph_is_printed_and_a_retry_goes_on_from_the_failed_step(quick: Quic
 
 
 NAP = "slug: nap\nsteps: [{id: z, sleep: 1h}]\n"
-SIGNALLED = 'slug: told\nsteps: [{id: w, wait_for: {signal: go}}, {id: t, emit: was_told}]\noutputs: "{{ steps.w.output }}"\n'
+SIGNALLED = """
+slug: told
+steps: [{id: w, wait_for: {signal: go}}, {id: t, emit: was_told}]
+outputs: "{{ steps.w.output }}"
+"""
 ASKING = "slug: asks\nsteps: [{id: ok, approve: {message: Ship it?, roles: [boss]}}]\n"
-DAILY = "slug: daily\ntriggers: [{id: am, cron: '0 9 * * *', timezone: Europe/Berlin}]\nsteps: [{id: a, emit: day_began}]\n"
-TWO = 'slug: two\nsteps: [{id: a, emit: one_done}, {id: b, emit: two_done, with: {v: 1}}]\noutputs: "{{ steps.b.output.v }}"\n'
+DAILY = """
+slug: daily
+triggers: [{id: am, cron: '0 9 * * *', timezone: Europe/Berlin}]
+steps: [{id: a, emit: day_began}]
+"""
+TWO = """
+slug: two
+steps: [{id: a, emit: one_done}, {id: b, emit: two_done, with: {v: 1}}]
+outputs: "{{ steps.b.output.v }}"
+"""
 
 
 def begin(quick: QuickHome, text: str) -> str:
@@ -91,7 +103,7 @@ def test_looking_at_workflows(quick: QuickHome) -> None:
     assert "steps" in json.loads(quick.run("workflows", "schema").stdout)["properties"]
     assert "a" in ok(quick, "workflows", "graph", "two")["text"]
     assert "flowchart" in quick.run("workflows", "graph", "two", "--format", "mermaid").stdout
-    ElementTree.fromstring(quick.run("workflows", "graph", "two", "--format", "svg").stdout)  # noqa: S314 - our own
+    ElementTree.fromstring(quick.run("workflows", "graph", "two", "--format", "svg").stdout)
     missing = quick.run("workflows", "show", "twoo")
     assert missing.returncode == 1
     assert "did you mean 'two'" in missing.stderr

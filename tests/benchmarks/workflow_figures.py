@@ -67,7 +67,7 @@ def finished() -> list[Line]:
 
 
 def long() -> list[Line]:
-    """From a signal to the next step of a run whose journal is at the length that is warned of: read, folded, gone on."""
+    """From a signal to the next step of a run whose journal is as long as what is warned of: it is read and folded."""
     line = Line(f"workflows.go on after {_ENTRIES:,} entries", "ms", peer="a short run", limit=Limit(most=500))
     with TemporaryDirectory(dir=SCRATCH) as folder, Subject("waiting.py", "long", folder, str(_ENTRIES)) as subject:
         for _ in range(_ROUNDS):

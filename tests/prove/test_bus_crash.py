@@ -33,14 +33,15 @@ def seed() -> None:
 
 def test_killed_at_every_fault_point_under_load(tmp_path: Path) -> None:
     dice, counts = random.Random(f"{SEED}:points"), Counts()
-    for point in FAULT_POINTS:
+    points = [point for point in FAULT_POINTS if not point.startswith(("install.", "uninstall."))]
+    for point in points:
         place = LoadSite(tmp_path / point, counts)
         # There are ten runs of each kind a second, and hundreds of the rest.
         most = 12 if point.startswith(("run.", "step.")) else 300
         died = [place.die_at(f"{point}:{hit}", 6) for hit in [1, *dice.sample(range(2, most), HITS - 1)]]
         assert any(died), f"{point} was never reached"
         place.finish()
-    print(f"{len(FAULT_POINTS)} fault points under load: {counts}")
+    print(f"{len(points)} fault points under load: {counts}")
 
 
 def test_killed_200_times_at_random_under_load(tmp_path: Path) -> None:

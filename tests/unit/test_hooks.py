@@ -290,7 +290,11 @@ async def sleeps(payload: Any) -> None:
 
 
 @pytest.mark.usefixtures("impatient")
-@pytest.mark.parametrize("broken", [fails, sleeps, answering(False), answering("no")], ids=["raises", "hangs", "answers false", "answers text"])
+@pytest.mark.parametrize(
+    "broken",
+    [fails, sleeps, answering(False), answering("no")],
+    ids=["raises", "hangs", "answers false", "answers text"],
+)
 async def test_policy_gates_fail_closed(core: EventCore, broken: Any) -> None:
     reached: list[Any] = []
     core.hooks.register("on_message", broken, stage="gate", owner="policy", tier="policy")

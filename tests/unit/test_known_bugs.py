@@ -2,8 +2,8 @@
 
 | the bug | where it is tested |
 |---|---|
-| recovery while the database restarts [dbos#716] | `test_recovery_while_the_store_cannot_be_read`; `test_runner.py` has stores that fail later |
-| drain and recovery overlap with one executor id [dbos#804] | `test_a_run_between_two_steps_belongs_to_whoever_opens_next` |
+| recovery while the database restarts [dbos#716] | `test_recovery_while_the_store_cannot_be_read` |
+| drain and recovery overlap with one executor id [dbos#804] | `test_a_run_between_two_steps_...` |
 | a run between two steps that nobody owns [dbos#805] | the same |
 | empty or odd run ids [dbos#759] | `test_empty_and_odd_run_ids` |
 | awaiting a result that is cancelled [dbos#425] | `test_who_awaits_a_run_that_is_cancelled_is_told` |

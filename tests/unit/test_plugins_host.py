@@ -659,3 +659,18 @@ async def test_hooks_that_call_themselves_are_stopped(core: EventCore) -> None:
         await core.drain()
     assert len(stopped) == 1
     assert len(await of_type(core, "on_message")) < 10
+
+
+async def test_what_one_call_stages_is_bounded_in_bytes(core: EventCore, plant: Any) -> None:
+    code = """
+        from eventcore.sdk import ctx
+        async def run(params):
+            for number in range(params["times"]):
+                await ctx.emit("hoarder.kept", {"text": "x" * 250_000})
+            return number
+    """
+    await plant("hoarder", code, permissions=["plugin_communication"])
+    assert await core.plugins.run("hoarder", {"times": 60}) == 59
+    with pytest.raises(PluginFailed, match="may come to 16 MiB"):
+        await core.plugins.run("hoarder", {"times": 100})
+    assert len(await of_type(core, "hoarder.kept")) == 60

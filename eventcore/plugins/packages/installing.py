@@ -22,6 +22,7 @@ from eventcore.plugins.manifest import MANIFEST_NAMES, PluginManifest, check_fol
 from eventcore.plugins.packages.archive import digest_of, unpack
 from eventcore.plugins.packages.listing import Listed, read_listing
 from eventcore.plugins.packages.transit import Transit
+from eventcore.plugins.permissions import MEANING
 from eventcore.plugins.registry import PluginRecord, PluginRegistry
 
 
@@ -56,6 +57,7 @@ class Candidate:
             "folder": self.folder,
             "permissions": [str(one) for one in manifest.permissions],
             "optional_permissions": [str(one) for one in manifest.optional_permissions],
+            "means": {str(one): MEANING[one] for one in (*manifest.permissions, *manifest.optional_permissions)},
             "python_packages": list(manifest.python_packages),
             "needs": [one.model_dump() for one in manifest.plugin_dependencies],
             "instructions": installation.get("setup_instructions") or "",
@@ -300,7 +302,7 @@ class Packages:
             forgotten: dict[str, int] = {}
             with anyio.CancelScope(shield=True):
                 forgotten = await self._remove(transit, record, package, context, purge)
-            return forgotten
+            return forgotten  # noqa: RET504 - mypy holds that the scope might swallow an error
 
     async def _remove(
         self, transit: Transit, record: PluginRecord, package: Package, context: CallContext, purge: bool

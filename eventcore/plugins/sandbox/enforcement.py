@@ -12,15 +12,30 @@ NOT_STOPPED: tuple[str, ...] = (
     "errors in the kernel itself: every worker shares it with the host",
     "side channels of the processor and its caches",
     "reading the clock, the kernel's version, and how busy the machine is",
-    "computing within its limits for as long as its calls last",
+    "computing within its limits, also between its calls: a warm worker's threads go on",
+    "the wear and the bandwidth of disks: what it may hold is limited, not how often it writes",
+    "locks on files that it may read or change: who else locks them may have to wait",
+    "what a granted host, port, folder or program is used for",
     "what the host does with a result: it is data from a stranger",
 )
-_REDUCED = "seeing by stat() that host files exist, and how large they are (only a mount namespace stops that)"
+#: Nor at the level `reduced`.
+REDUCED = "seeing by stat() that host files exist, and how large they are"
+
+
+#: And what it does not stop without control groups.
+UNGROUPED: tuple[str, ...] = (
+    "the kernel's own memory for it, such as buffers of sockets: some 200 MiB beyond its limit",
+    "memory and CPU of programs taken together: each that it starts has the limits of its own",
+)
 
 
 def not_stopped(machine: Machine) -> list[str]:
     """What the sandbox does not stop on this machine."""
-    return [*NOT_STOPPED, *([] if machine.namespaces else [_REDUCED])]
+    return [
+        *NOT_STOPPED,
+        *(f"{one} (only control groups do)" for one in UNGROUPED if not machine.groups),
+        *([] if machine.namespaces else [f"{REDUCED} (only a mount namespace does)"]),
+    ]
 
 
 def limits(allow: Allowance, machine: Machine, seconds: float) -> list[dict[str, Any]]:

@@ -47,7 +47,7 @@ def outcomes(corpus: Path, mode: str, names: Iterable[str] = (), timeout: float 
     """Run attacks in a mode; their outcomes as they come."""
     left = [one.name for one in attacks(corpus) if not names or one.name in names]
     while left:
-        for one in _run(corpus, mode, left, timeout):
+        for one in _run(corpus, mode, [*left], timeout):
             left.remove(one["attack"])
             yield one
 
@@ -109,7 +109,11 @@ def main() -> int:
             continue
         kept += [one | {"mode": mode} for one in found]
         count = Counter(one["outcome"] for one in found)
-        print(f"{mode:16} {count['blocked']} of {len(found)} blocked")
+        unrun = [
+            one["attack"] for one in found if one["how"].startswith("not loaded: ") and one["outcome"] == "blocked"
+        ]
+        told = f"; {len(unrun)} could not be loaded: {', '.join(unrun)[:100]}" if unrun else ""
+        print(f"{mode:16} {count['blocked']} of {len(found)} blocked{told}")
         through = [one for one in found if one["outcome"] == "through"]
         for one in [] if mode in NAIVE else through:
             allowed = excused(chosen[one["attack"]], one)

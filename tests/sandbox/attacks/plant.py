@@ -116,7 +116,7 @@ class Plant:
                     remove(str(entry))
                 else:
                     entry.unlink()
-        (self._outside / "open").write_text("everybody may write here")
+        (self._outside / "open").write_text(f"everybody may write here: {self.token}")
         (self._outside / "open").chmod(0o666)
         self._before = self._look()
         self.contacts()

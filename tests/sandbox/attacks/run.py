@@ -31,7 +31,7 @@ from eventcore.kernel.errors import EventCoreError, PermissionDenied
 from eventcore.plugins.outside.beneath import reading
 from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.diskwatch import remove
-from eventcore.plugins.sandbox.launch import Launcher, spawn
+from eventcore.plugins.sandbox.launch import Launcher, host_paths, spawn
 from eventcore.plugins.sandbox.linux import calls
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import Allowance, WorkerLimits, WorkerSpec
@@ -158,7 +158,7 @@ class Range:
         return self._code / attack.folder
 
     def _told(self) -> dict[str, Any]:
-        return self._plant.told() | {"memory_mb": MEMORY_MB, "disk_mb": DISK_MB}
+        return self._plant.told() | {"memory_mb": MEMORY_MB, "disk_mb": DISK_MB, "seconds": _TIME}
 
     def _spec(self, attack: Attack) -> WorkerSpec:
         programs = ("/bin/sh", "/bin/sleep", "/usr/bin/setsid") if attack.granted == "a program" else ()
@@ -177,6 +177,8 @@ class Range:
             module=Path(attack.file).relative_to(attack.folder).as_posix(),
             entry_point=attack.function,
             allow=allow,
+            # A corpus that was written for other hosts imports what lies beside it by its name.
+            paths=(*host_paths(), str(self._place(attack)), str(self._code)),
             limits=WorkerLimits(load=_TIME),
         )
 

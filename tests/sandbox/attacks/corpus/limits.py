@@ -316,7 +316,7 @@ def locks_without_end(planted):
 
     Stopped by: the host, which looks into /proc/locks; cgroup memory.max.
     """
-    until = time.monotonic() + 0.7
+    until = time.monotonic() + 0.7 * planted["seconds"]
     number = 0
     files = [
         os.open(f"{tempfile.gettempdir()}/{one}", os.O_CREAT | os.O_RDWR) for one in range(60)
@@ -324,7 +324,7 @@ def locks_without_end(planted):
     while time.monotonic() < until:
         fcntl.lockf(files[number % 60], fcntl.LOCK_EX, 1, 2 * number)
         number += 1
-    time.sleep(0.2)
+    time.sleep(0.2 * planted["seconds"])
     return number if number > 5_000 else None
 
 
@@ -333,14 +333,14 @@ def locks_of_an_open_file(planted):
 
     Stopped by: seccomp (F_OFD_SETLK).
     """
-    until = time.monotonic() + 0.7
+    until = time.monotonic() + 0.7 * planted["seconds"]
     number = 0
     files = _sixty_files()
     while time.monotonic() < until:
         wanted = struct.pack("hhqqi", fcntl.F_WRLCK, 0, 2 * number, 1, 0)
         fcntl.fcntl(files[number % 60], 37, wanted)
         number += 1
-    time.sleep(0.2)
+    time.sleep(0.2 * planted["seconds"])
     return number if number > 5_000 else None
 
 

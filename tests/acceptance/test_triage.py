@@ -6,7 +6,14 @@ import re
 
 import pytest
 
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
+
+
+@pytest.fixture
+def home(quick: QuickHome) -> QuickHome:
+    """What is asked here is what commands do, not how their process starts."""
+    return quick
+
 
 TRIAGE = """
 [plugins]

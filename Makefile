@@ -38,7 +38,7 @@ test: $(DEV)  ## set up, then everything that must hold; violent tests sample by
 	@$(PYTEST) -q -rs -m 'not prove' --durations=10 -n $(WORKERS) --dist loadfile
 
 prove: $(DEV)  ## the violent tests in full counts, and the real public inputs
-	@EVENTCORE_PROVE=1 $(PYTEST) -q -s tests/recovery tests/prove
+	@EVENTCORE_PROVE=1 $(PYTEST) -q -s tests/recovery tests/prove tests/sandbox/test_attacks.py tests/sandbox/test_worker_life.py
 
 bench: $(DEV)  ## figures against peers in the same run; exits 1 on a miss (ONLY=workflows: one group)
 	@$(BIN)/python -m tests.benchmarks $(if $(ONLY),--only $(ONLY))

@@ -286,16 +286,6 @@ def make_plugins(
     )
     lifecycle.connections.hooked, hooking.reconnect = hooking.of, lifecycle.connections.resubscribe
     health = Health(calls, supervisor)
-    wellbeing = Wellbeing(
-        registry=calls.registry,
-        lifecycle=lifecycle,
-        health=health,
-        bus=bus,
-        clock=base.clock,
-        metrics=base.metered,
-        interval=base.settings.plugins.health_interval,
-        tenant=base.tenant,
-    )
     return Plugins(
         registry=calls.registry,
         calls=calls,
@@ -307,9 +297,22 @@ def make_plugins(
         debugging=Debugging(calls, supervisor),
         hooking=hooking,
         health=health,
-        wellbeing=wellbeing,
+        wellbeing=_wellbeing(base, bus, lifecycle, health),
         logbook=base.logbook,
         on_demand=base.home is None,
+    )
+
+
+def _wellbeing(base: Base, bus: Bus, lifecycle: Lifecycle, health: Health) -> Wellbeing:
+    return Wellbeing(
+        registry=base.registry,
+        lifecycle=lifecycle,
+        health=health,
+        bus=bus,
+        clock=base.clock,
+        metrics=base.metered,
+        interval=base.settings.plugins.health_interval,
+        tenant=base.tenant,
     )
 
 

@@ -42,7 +42,8 @@ def print_reports(reports: Sequence[Report], kind: str, where: Path, as_json: bo
 
 
 def _line(problem: Mapping[str, Any]) -> str:
-    place = problem["file"] if problem["line"] is None else f"{problem['file']}:{problem['line']}"
+    known = (problem["file"], problem["line"], problem.get("column"))
+    place = ":".join(str(one) for one in known if one is not None)
     warning = click.style("warning: ", fg="yellow") if problem["severity"] == "warning" else ""
     key = f"{problem['key']}: " if problem["key"] else ""
     return f"{clean(place)} {warning}{clean(key + problem['message'])}"

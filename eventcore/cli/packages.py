@@ -102,7 +102,9 @@ def _present(found: dict[str, Any]) -> None:
         "needs": ", ".join(found["permissions"]),
         "may use": ", ".join(found["optional_permissions"]),
         "plugins": ", ".join(f"{one['name']} {one['version']}".rstrip() for one in found["needs"]),
-        "packages": ", ".join(found["python_packages"]),
+        "packages": ", ".join(
+            f"{one}{' (not here)' if one in found['absent_packages'] else ''}" for one in found["python_packages"]
+        ),
         "made for": ", ".join(f"{key} {value}" for key, value in found["foreign_versions"].items()),
     }
     fields((name, clean(str(value))) for name, value in pairs.items() if value)

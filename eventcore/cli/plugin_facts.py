@@ -62,7 +62,10 @@ def _reach(found: Mapping[str, Any], manifest: Mapping[str, Any]) -> Facts:
     yield "needs plugins", ", ".join(needs)
     yield "needed by", ", ".join(found["needed_by"])
     yield "services", ", ".join([*manifest.get("system_services", ()), *manifest.get("external_services", ())])
-    yield "packages", ", ".join(manifest.get("python_packages") or ())
+    yield (
+        "packages",
+        ", ".join(f"{one['requirement']}{'' if one['here'] else ' (not here)'}" for one in found["packages"]),
+    )
     yield "UI", found["ui"]
 
 

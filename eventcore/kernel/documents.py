@@ -47,12 +47,13 @@ class Document:
         file: how problems name it.
     """
 
-    __slots__ = ("_error", "_format", "_lines", "_text", "file", "value")
+    __slots__ = ("_columns", "_error", "_format", "_lines", "_text", "file", "value")
 
     def __init__(self, value: Any, text: str, file: str, format: Format, error: type[InvalidFile]) -> None:
         self.value, self.file = value, file
         self._text, self._format, self._error = text, format, error
         self._lines: dict[Path, int] | None = None
+        self._columns: dict[Path, int] | None = None
 
     def line(self, path: Path = ()) -> int | None:
         """The 1-based line of the key or list item at `path`.
@@ -66,6 +67,16 @@ class Document:
             path = path[:-1]
         return self._lines.get(path)
 
+    def column(self, path: Path) -> int | None:
+        """The 1-based column of the key or list item at `path`, in YAML; as `line` does of one that is not there."""
+        if self._format != "yaml":
+            return None
+        if self._columns is None:
+            self._columns = self._read_again().columns
+        while path not in self._columns and path:
+            path = path[:-1]
+        return self._columns.get(path)
+
     def problem(self, path: Path, message: str, *, warning: bool = False) -> Problem:
         """A `Problem` at `path`."""
         return Problem(self.file, self.line(path), dotted(path), message, warning=warning)
@@ -75,9 +86,12 @@ class Document:
             return _JsonScan(self._text).lines
         if self._format == "toml":
             return _toml_lines(self._text)
+        return self._read_again().lines or {}
+
+    def _read_again(self) -> _YamlBuilder:
         builder = _YamlBuilder(self.file, self._error, lines={})
         builder.read(self._text)
-        return builder.lines or {}
+        return builder
 
 
 def parse(
@@ -286,14 +300,14 @@ class _YamlBuilder:
     """Builds the value from parser events, without recursion, so that depth is ours to bound."""
 
     def __init__(self, file: str, error: type[InvalidFile], lines: dict[Path, int] | None = None) -> None:
-        self.lines = lines
+        self.lines, self.columns = lines, dict[Path, int]()
         self._file, self._error = file, error
         self._stack: list[_Node] = []
         self._anchors: dict[str, _Node] = {}
         self._nodes = 0
         self._documents = 0
         self._root: Any = None
-        self._line = 1
+        self._line = self._column = 1
 
     def read(self, text: str) -> Any:
         try:
@@ -313,7 +327,7 @@ class _YamlBuilder:
         yield from yaml.parse(text, Loader=_LOADER)
 
     def _take(self, event: Any) -> None:
-        self._line = event.start_mark.line + 1
+        self._line, self._column = event.start_mark.line + 1, event.start_mark.column + 1
         match event:
             case yaml.ScalarEvent():
                 self._scalar(event)
@@ -441,6 +455,7 @@ class _YamlBuilder:
     def _mark(self) -> None:
         if self.lines is not None:
             self.lines.setdefault(self._path(), self._line)
+            self.columns.setdefault(self._path(), self._column)
 
     def _path(self) -> Path:
         return tuple(len(n.value) if isinstance(n.value, list) else n.key or "" for n in self._stack)

@@ -107,7 +107,7 @@ class InvalidFile(InvalidInput):
 
 
 class Problem:
-    """One thing wrong in a file: `file:line key: message`.
+    """One thing wrong in a file: `file:line:column key: message`.
 
     Args:
         file: the path as the user knows it.
@@ -115,15 +115,26 @@ class Problem:
         key: dotted path of the field, or the empty string for the file as a whole.
         message: what is wrong and what to do, without a full stop.
         warning: True where the file is usable all the same.
+        column: 1-based, of workflows in YAML; else None.
     """
 
-    __slots__ = ("file", "key", "line", "message", "warning")
+    __slots__ = ("column", "file", "key", "line", "message", "warning")
 
-    def __init__(self, file: str, line: int | None, key: str, message: str, *, warning: bool = False) -> None:
+    def __init__(
+        self,
+        file: str,
+        line: int | None,
+        key: str,
+        message: str,
+        *,
+        warning: bool = False,
+        column: int | None = None,
+    ) -> None:
         self.file, self.line, self.key, self.message, self.warning = file, line, key, message, warning
+        self.column = column
 
     def __str__(self) -> str:
-        place = self.file if self.line is None else f"{self.file}:{self.line}"
+        place = ":".join(str(one) for one in (self.file, self.line, self.column) if one is not None)
         text = f"{self.key}: {self.message}" if self.key else self.message
         return f"{place} {'warning: ' if self.warning else ''}{text}"
 
@@ -134,6 +145,7 @@ class Problem:
         return {
             "file": self.file,
             "line": self.line,
+            "column": self.column,
             "key": self.key,
             "message": self.message,
             "severity": "warning" if self.warning else "error",

@@ -14,6 +14,7 @@ from eventcore.operations.shapes import instant, plugin_row
 from eventcore.plugins.dependencies import needed_by
 from eventcore.plugins.introspection import differences
 from eventcore.plugins.outside.reach import reach_in_words
+from eventcore.plugins.python_packages import absent, wanted
 from eventcore.plugins.registry import PluginRecord
 
 STATES = ("installed", "enabled", "degraded", "disabled", "discovered", "failed")
@@ -54,6 +55,7 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "registered": record.registered,
         "content_hash": record.content_hash,
         "package": asdict(package) if (package := engine.plugins.packages.installed(record.slug)) else None,
+        "packages": _packages(record),
         "worker": "running" if engine.plugins.lifecycle.running(record) else "none",
         "ui": engine.plugins.widgets.in_words(record),
         "settings": [one.as_dict() for one in engine.plugins.configuring.show(record)] if record.manifest else [],
@@ -64,6 +66,13 @@ async def info(engine: Engine, name: str) -> dict[str, Any]:
         "containers": await _containers(engine, record) if record.manifest else None,
         "manifest": record.manifest.model_dump(mode="json") if record.manifest else None,
     }
+
+
+def _packages(record: PluginRecord) -> list[dict[str, Any]]:
+    """The Python packages that it asks for, and whether each is here."""
+    lines = wanted(record.manifest) if record.manifest else []
+    lacking = absent(lines)
+    return [{"requirement": line, "here": line not in lacking} for line in lines]
 
 
 def reach(engine: Engine, record: PluginRecord) -> dict[str, str]:

@@ -37,6 +37,10 @@ class Decision:
     granted: Permissions
     denied: Permissions
 
+    def apply(self, record: PluginRecord) -> None:
+        """Let it hold for a plugin."""
+        record.granted, record.denied = self.granted, self.denied
+
 
 def permissions_of(words: Iterable[str]) -> Permissions:
     """The permissions that these words name.

@@ -26,6 +26,7 @@ from eventcore.plugins.dependencies import Requirements, is_lacking
 from eventcore.plugins.host_api import HostServices
 from eventcore.plugins.manifest import PluginManifest
 from eventcore.plugins.permissions import PluginPermission
+from eventcore.plugins.python_packages import hint_at_packages
 from eventcore.plugins.quarantine import in_quarantine
 from eventcore.plugins.registry import PluginRecord, PluginRegistry, hash_folder
 from eventcore.plugins.sandbox.supervisor import Supervisor
@@ -114,7 +115,7 @@ class Lifecycle:
                 row = None  # it was put there anew, by hand
             if row is not None and record.manifest is not None:
                 record.state, record.reason, record.since = row.state, row.reason, row.at
-                _decide(record, grants.stored(row, record))
+                grants.stored(row, record).apply(record)
             rests = record.state in _AT_REST or (row is not None and in_quarantine(row, record.folder))
             if (row or record.slug in wanted) and not rests and record.manifest is not None:
                 await self._restore_one(record, row, quiet)
@@ -179,7 +180,7 @@ class Lifecycle:
 
     async def _enable(self, record: PluginRecord, context: CallContext, decision: grants.Decision) -> None:
         before = record.state
-        _decide(record, decision)
+        decision.apply(record)
         await self._check_settings(record, before, context)
         try:
             self._requirements.check(record.described())
@@ -265,7 +266,7 @@ class Lifecycle:
             decision, before = grants.changed(record, grant, revoke), record.granted
             if decision == grants.Decision(before, record.denied):
                 return
-            _decide(record, decision)
+            decision.apply(record)
             await self._note_grants(record, before, context)
             await self._regranted(record, before)
             self._changed()
@@ -384,6 +385,7 @@ class Lifecycle:
             module = record.described().entry_file
             self._metrics.count("plugin_import_error_total", plugin=record.slug, module=module, error=error.kind)
             await self._stop(record)
+            hint_at_packages(error, record.described())
             raise
 
     # -- recording ---------------------------------------------------------------------------------------------------
@@ -415,7 +417,3 @@ class Lifecycle:
             )
         )
         return batch
-
-
-def _decide(record: PluginRecord, decision: grants.Decision) -> None:
-    record.granted, record.denied = decision.granted, decision.denied

@@ -77,6 +77,12 @@ class Decision(Lately):
         self.end = end
         self.state.ended = True
 
+    def join(self, following: Decision) -> None:
+        """Decide what a later tick decided as well. Both are plain."""
+        self.entries.extend(following.entries)
+        self.calls.extend(following.calls)
+        self.state, self.end = following.state, following.end
+
     @property
     def says(self) -> bool:
         """Whether there is anything to commit."""

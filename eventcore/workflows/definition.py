@@ -273,7 +273,8 @@ class Source:
 
     def problem(self, path: tuple[str | int, ...], message: str) -> Problem:
         line = self._document.line(path) if self._document else None
-        return Problem(self._file, line, dotted(path), message)
+        column = self._document.column(path) if self._document else None
+        return Problem(self._file, line, dotted(path), message, column=column)
 
 
 _MODELS: dict[str, type[BaseModel]] = {

@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 import anyio
 
 from eventcore.kernel.records import Batch, Guard
+from eventcore.workflows.decision import Decision
 from eventcore.workflows.external.resume import answer_ref
+from eventcore.workflows.reducer import reduce
 from eventcore.workflows.scribe import Active
-from eventcore.workflows.ticks import Answered, Asked, Call, Tick, TimerFired
+from eventcore.workflows.ticks import Answered, Asked, Call, StepSucceeded, Tick, TimerFired
 
 
 @dataclass(slots=True)
@@ -25,7 +27,14 @@ class Arrival:
     #: Set once what it decides is committed.
     done: anyio.Event | None = None
 
+    @property
+    def bare(self) -> bool:
+        """Whether it is a step's success and nothing else, so that others may share its commit."""
+        return type(self.tick) is StepSucceeded and not self.effects and not self.guards and self.done is None
 
+
+#: How many more may share a commit: it has their journal entries, and all wait for it.
+_MOST_JOINED = 99
 _UNSETTLED = frozenset({"running", "waiting"})
 
 
@@ -64,6 +73,20 @@ class Driven:
         A run that is stored as waiting is not looked at when an engine takes it over, so it must not be said too soon.
         """
         return self.calls > 0 or bool(self.inbox or self.parked)
+
+    def join(self, decision: Decision) -> list[Arrival]:
+        """Let what has come in meanwhile into the same commit: the steps that succeeded, as long as nothing special
+        follows from one. They are taken out of the inbox. Without this a `foreach` would pay a commit an item."""
+        joined: list[Arrival] = []
+        while self.inbox and decision.end is None and len(joined) < _MOST_JOINED:
+            if not self.inbox[0].bare or not decision.plain:
+                break
+            following = reduce(self.active.plan, decision.state, self.inbox[0].tick)
+            if not following.plain:
+                break
+            decision.join(following)
+            joined.append(self.inbox.popleft())
+        return joined
 
     @contextmanager
     def calling(self, path: str) -> Iterator[None]:

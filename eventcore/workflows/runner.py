@@ -332,19 +332,21 @@ class Runner:
 
     async def _settle(self, driven: Driven, arrival: Arrival) -> Decision | None:
         """Reduce one tick and commit what it decides. None: the run is not ours any more."""
-        active = driven.active
+        active, alone = driven.active, False
         while True:
             decision = reduce(active.plan, active.state, arrival.tick)
             if not decision.says:
                 return decision  # too late or already done: nothing to say, and what it wanted to change is dropped
+            joined = driven.join(decision) if driven.inbox and arrival.bare and not alone else []
             try:
-                if not await self._store_tick(driven, decision, arrival):
+                if not await self._store_tick(driven, decision, joined[-1] if joined else arrival):
                     return None
-            except Conflict as conflict:
-                arrival = self._calls.refused(arrival, conflict)
-                continue
             except EventCoreError as error:
-                arrival = self._calls.refused(arrival, error)
+                if joined:
+                    driven.inbox.extendleft(reversed(joined))
+                    alone = True  # one of them may be the reason, and each has to fail or stand by itself
+                else:
+                    arrival = self._calls.refused(arrival, error)
                 continue
             return decision
 

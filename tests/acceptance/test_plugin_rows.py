@@ -76,6 +76,26 @@ def test_the_marketplace_block_is_read_at_install(quick: QuickHome, tmp_path: Pa
     assert (refused.returncode, "needs Python >=3.99" in refused.stderr) == (2, True)
 
 
+def test_python_packages_are_shown_and_missing_ones_named(quick: QuickHome, tmp_path: Path) -> None:
+    """C21 as far as it is built: what is asked for is shown; nothing is installed yet."""
+    packages = {"python_packages": ["croniter>=1.0", "surely-not-there>=2"]}
+    place = source(tmp_path, dependencies=packages)
+    (place / "handler.py").write_text("import surely_not_there\n" + GREET)
+    (place / "requirements.txt").write_text("# more\n--index-url https://example.com\npydantic>=99  # new\n")
+    shown = quick.run("plugins", "install", str(place), "--yes")
+    asked = "croniter>=1.0, surely-not-there>=2 (not here), pydantic>=99 (not here)"
+    assert (shown.returncode, asked in shown.stdout) == (0, True)
+    assert asked in quick.run("plugins", "info", "box").stdout
+    failed = quick.run("plugins", "enable", "box")
+    assert failed.returncode == 1
+    assert "No module named 'surely_not_there'" in failed.stderr
+    assert "pip install 'surely-not-there>=2' 'pydantic>=99'" in failed.stderr
+    (place / "handler.py").write_text("import croniter\n" + GREET)
+    quick.run("plugins", "uninstall", "box", "--yes")
+    assert quick.run("plugins", "install", str(place), "--yes").returncode == 0
+    assert quick.run("plugins", "enable", "box").returncode == 0
+
+
 # -- A, E: events and Python APIs --------------------------------------------------------------------------------------
 
 

@@ -6,14 +6,8 @@ import re
 
 import pytest
 
+from eventcore.testing.endpoint import StubEndpoint
 from tests.acceptance.conftest import HomeFolder, QuickHome
-
-
-@pytest.fixture
-def home(quick: QuickHome) -> QuickHome:
-    """What is asked here is what commands do, not how their process starts."""
-    return quick
-
 
 TRIAGE = """
 [plugins]
@@ -133,3 +127,34 @@ autonomous-task-handler = ["plugin_communication"]
     )
     assert failed.returncode != 0
     assert len(home.json("runs", "list", "--slug", "autonomous_task_followup")) == 1
+
+
+def test_a_goal_that_no_rule_knows_is_planned_by_the_configured_endpoint(
+    quick: QuickHome, stub_endpoint: StubEndpoint
+) -> None:
+    local = stub_endpoint.url.removeprefix("http://")
+    quick.settings(
+        f"""
+[plugins]
+enabled = ["autonomous-task-handler", "basic-calculator"]
+[plugins.grants]
+autonomous-task-handler = ["plugin_communication", "network_access"]
+[plugins.scopes.autonomous-task-handler]
+local = ["{local}"]
+[plugins.settings.autonomous-task-handler]
+endpoint = "{stub_endpoint.url}/v1"
+model = "small"
+"""
+    )
+    steps = '{"steps": [{"intent": "calculate", "params": {"expression": "40+2"}}]}'
+    stub_endpoint.answer("/v1/chat/completions", {"choices": [{"message": {"content": f"Sure: {steps}"}}]})
+    report = quick.json("run", "autonomous_task", "--params", '{"goal": "find the answer to everything"}')["result"]
+    assert (report["planned_by"], report["steps"][0]["result"]["result"]) == ("model", 42)
+    [asked] = stub_endpoint.asked
+    assert asked.json()["model"] == "small"
+    assert "find the answer to everything" in asked.json()["messages"][0]["content"]
+
+    stub_endpoint.answer("/v1/chat/completions", {"error": "overloaded"}, status=503)
+    failed = quick.run("run", "autonomous_task", "--params", '{"goal": "find the answer to everything"}', "--json")
+    assert failed.returncode == 1
+    assert "the endpoint gave no plan" in failed.stdout + failed.stderr

@@ -24,10 +24,11 @@ ROOT = Path(eventcore.__file__).resolve().parents[1]
 MODES = ("root-full", "nobody-full", "nobody-reduced")
 #: An emulated machine takes seconds for each; what differs between kernels is among them.
 CHOSEN = (
-    *ALWAYS,
+    # But those that the host stops by looking often enough: how fast it is there says nothing.
+    *(one for one in ALWAYS if one not in ("limits.fill_the_workspace", "limits.many_files")),
     *"files.truncate_by_path files.move_a_file files.change_modes kernel.old_gate kernel.memory_file".split(),
     *"processes.fork_once processes.program_by_the_loader processes.kill_another network.another_port".split(),
-    *"network.multipath_beside_a_port network.handle_of_the_other_side limits.locks_without_end".split(),
+    *"network.multipath_beside_a_port network.handle_of_the_other_side".split(),
 )
 
 
@@ -38,7 +39,7 @@ def test_on_debians_kernel_every_means_works_and_nothing_gets_through(tmp_path: 
         f"cd {shlex.quote(str(ROOT))}; export PYTHONDONTWRITEBYTECODE=1 HOME=/root; "
         f"export PATH={shlex.quote(os.environ['PATH'])}; "
         f"echo; uname -r; {python} -m eventcore sandbox check --json | tr -d '\\n' | sed 's/^/check: /'; echo; "
-        f"{python} -m tests.sandbox.attacks {modes} --time 4 {' '.join(CHOSEN)}; echo attacks: $?; true"
+        f"{python} -m tests.sandbox.attacks {modes} --time 4 --stall 5 {' '.join(CHOSEN)}; echo attacks: $?; true"
     )
     text = run(kernel_package(), command, tmp_path, 3000)
     print(text[-2000:])

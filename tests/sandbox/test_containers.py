@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,9 +34,11 @@ def run(params):
 
 
 @pytest.fixture(scope="module")
-def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with podman(tmp_path_factory.mktemp("podman")) as socket:
-        yield socket
+def engine() -> Iterator[str]:
+    # The engine refuses places with long names, which pytest's own may have.
+    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as folder:
+        with podman(Path(folder)) as socket:
+            yield socket
 
 
 def settings(engine: str, **more: Any) -> dict[str, Any]:

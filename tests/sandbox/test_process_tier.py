@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from tests.sandbox.tier import HERE, MODES, drive
+from tests.sandbox.tier import HERE, MODES, as_user, drive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's; run the tests there")
 
@@ -123,6 +124,35 @@ def test_limits_of_memory_disk_and_threads(mode: str, tmp_path: Path) -> None:
     assert said["threads"].startswith("RuntimeError: tried asked for more than its 20 threads: can't start new thread")
 
 
+SPARE = "[threading.Thread(target=time.sleep, args=(3,), daemon=True).start() for _ in range(15)]"
+TOO_MANY = "[threading.Thread(target=time.sleep, args=(3,), daemon=True).start() for _ in range(300)]"
+
+
+def test_threads_are_counted_beside_those_that_the_user_has_already(tmp_path: Path) -> None:
+    """Where no namespace counts them apart, the kernel counts all of a user's threads together."""
+    busy = "import threading, time\nfor _ in range(100): threading.Thread(target=time.sleep, args=(60,)).start()\n"
+    busy += "print('up', flush=True)"
+    with subprocess.Popen(as_user("nobody", ["-c", busy]), stdout=subprocess.PIPE, cwd="/") as other:
+        try:
+            assert other.stdout is not None
+            assert other.stdout.readline() == b"up\n"
+            said = drive("nobody-reduced", tmp_path, {"spare": SPARE, "too many": TOO_MANY}, {"threads": 20})
+        finally:
+            other.kill()
+    assert said["spare"] == [None] * 15
+    assert said["too many"].startswith("RuntimeError: tried asked for more than its 20 threads")
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root: run the tests as root to see this")
+def test_a_worker_that_remains_root_is_limited_all_the_same(tmp_path: Path) -> None:
+    """At the level `reduced`, with code that only root can read; no limit of threads binds root itself."""
+    tries = {"threads": TOO_MANY, "user": "[os.getuid() != 0, os.geteuid()]", "file": "open('/etc/shadow').read()"}
+    said = drive("root-reduced", tmp_path, tries, {"threads": 20}, closed=True)
+    assert said["user"] == [True, 0]
+    assert said["threads"].startswith("RuntimeError: tried asked for more than its 20 threads")
+    assert said["file"].startswith("PermissionError")
+
+
 @pytest.mark.parametrize("mode", ["root-full", "nobody-full"])
 def test_programs_need_a_grant_and_a_pid_namespace(mode: str, tmp_path: Path) -> None:
     tries = {
@@ -163,12 +193,24 @@ MASKED = {
     "prctl": (("prctl",), ""),
     "setrlimit": (("prlimit64", "setrlimit"), "rlimits"),
 }
+#: The same way, and so tried in one mode.
+MASKED_TOO = {
+    "landlock paths": (("landlock_add_rule",), "landlock"),
+    "signals by pidfd": (("pidfd_send_signal",), "pidfd"),
+    "capset": (("capset",), "capabilities"),
+    "session": (("setsid",), ""),
+}
 
 
-@pytest.mark.parametrize("mode", ["root-full", "nobody-full", "nobody-reduced"])
-@pytest.mark.parametrize("what", MASKED)
+@pytest.mark.parametrize(
+    ("what", "mode"),
+    [
+        *((what, mode) for what in MASKED for mode in ("root-full", "nobody-full", "nobody-reduced")),
+        *((what, "nobody-full") for what in MASKED_TOO),
+    ],
+)
 def test_with_a_means_masked_no_line_of_the_plugin_runs(mode: str, what: str, tmp_path: Path) -> None:
-    calls, named = MASKED[what]
+    calls, named = (MASKED | MASKED_TOO)[what]
     traces = tmp_path / "traces"
     traces.mkdir()
     traces.chmod(0o777)
@@ -181,9 +223,19 @@ def test_with_a_means_masked_no_line_of_the_plugin_runs(mode: str, what: str, tm
     assert not list(traces.iterdir())
 
 
-@pytest.mark.parametrize("mode", ["root-full", "nobody-full"])
-def test_without_namespaces_it_is_the_policys_choice(mode: str, tmp_path: Path) -> None:
-    before = [str(HERE / "masked.py"), "unshare", "--"]
+@pytest.mark.parametrize(
+    ("mode", "call"),
+    [
+        ("root-full", "unshare"),
+        ("nobody-full", "unshare"),
+        ("root-full", "mount"),
+        ("nobody-full", "pivot_root"),
+        ("root-full", "mount_setattr"),
+        ("nobody-full", "setns"),
+    ],
+)
+def test_without_namespaces_it_is_the_policys_choice(mode: str, call: str, tmp_path: Path) -> None:
+    before = [str(HERE / "masked.py"), call, "--"]
     said = drive(mode, tmp_path, {"one": "1"}, before=before)
     assert (said["level"], said["one"]) == ("reduced", 1)
     refused = drive(mode, tmp_path, {"one": "1"}, {"full": True}, before=before)["refused"]
@@ -191,3 +243,11 @@ def test_without_namespaces_it_is_the_policys_choice(mode: str, tmp_path: Path) 
     assert "namespace" in refused["message"]
     assert "EPERM" in refused["message"]
     assert "unprivileged user namespaces" in refused["hint"]
+
+
+@pytest.mark.parametrize("mode", ["root-full", "nobody-reduced"])
+def test_descriptors_are_closed_one_by_one_where_they_cannot_be_at_once(mode: str, tmp_path: Path) -> None:
+    tries = {"open": "[fd for fd in range(5, 300) if (lambda: [os.fstat(fd)] and True)()]", "one": "1"}
+    said = drive(mode, tmp_path, tries, before=[str(HERE / "masked.py"), "close_range", "--"])
+    assert said["one"] == 1
+    assert said["open"].startswith("OSError")  # the very first is not open

@@ -31,6 +31,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's; run the tests there"),
 ]
 
+PROVE = os.environ.get("EVENTCORE_PROVE") == "1"
 CODE = """
 import os, signal, subprocess, sys, time
 def run(params):
@@ -258,10 +259,13 @@ _FRAMES = st.lists(
 
 @pytest.mark.violent
 def test_whatever_a_worker_sends_the_host_stands(tmp_path: Path) -> None:
-    """Each example ends with an answer or an error within its time, and the next call is well."""
+    """Each example ends with an answer or an error within its time, a broken rule is counted once, the next call is
+    well, and the host has not grown at the end."""
     (tmp_path / "handler.py").write_text(CODE)
 
-    @settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
+    grown: list[int] = []
+
+    @settings(max_examples=2000 if PROVE else 40, deadline=None, suppress_health_check=list(HealthCheck))
     @given(_FRAMES)
     def fuzz(data: bytes) -> None:
         portal(lambda bench: exchange(bench, data))
@@ -270,11 +274,19 @@ def test_whatever_a_worker_sends_the_host_stands(tmp_path: Path) -> None:
         for attempt in (data, None):
             await bench.supervisor.stop("plug", grace=0)
             began = time.monotonic()
+            kind = ""
             try:
                 await bench.run({"frames": attempt.hex(), "sleep": 0.02} if attempt else None, timeout=1.0)
-            except EventCoreError:
+            except EventCoreError as error:
                 assert attempt is not None
+                kind = getattr(error, "kind", "")
             assert time.monotonic() - began < 8
+            slot = bench.supervisor._slots[("default", "plug")]
+            with anyio.fail_after(5):
+                while kind == "ProtocolViolation" and not slot.strikes:  # it is noted when the process is gone
+                    await anyio.sleep(0.001)
+            assert slot.strikes <= 1
+        grown.append(_resident())
 
     with anyio.from_thread.start_blocking_portal() as blocking:
         context = blocking.wrap_async_context_manager(opened(tmp_path))
@@ -284,6 +296,12 @@ def test_whatever_a_worker_sends_the_host_stands(tmp_path: Path) -> None:
                 blocking.call(action, bench)
 
             fuzz()
+    assert max(grown) - grown[0] < 64 << 20
+
+
+def _resident() -> int:
+    """Our memory, in bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class opened:  # noqa: N801 - a context manager

@@ -73,10 +73,12 @@ def drive(
     *,
     code: str = EVALUATOR,
     before: Sequence[str] = (),
+    closed: bool = False,
 ) -> dict[str, Any]:
     """Run the driver in a mode and return what it printed.
 
     Args:
+        closed: whether only we may read the plugin's code.
         before: what stands in front of the driver on the command line, such as a script that masks system calls.
     """
     who, level = mode.split("-")
@@ -86,6 +88,9 @@ def drive(
     for one in (plugin, *folder.parents, folder):
         if one.is_relative_to("/tmp") and one != Path("/tmp") and os.geteuid() == 0:
             one.chmod(one.stat().st_mode | 0o055)
+    if closed:
+        (plugin / "handler.py").chmod(0o600)
+        plugin.chmod(0o700)
     arguments = [str(HERE / "tier_driver.py"), str(plugin), level, json.dumps(expressions), json.dumps(allow or {})]
     done = subprocess.run(
         as_user(who, [*before, *arguments]), capture_output=True, text=True, timeout=60, cwd="/", check=False

@@ -149,7 +149,7 @@ def test_each_mistake_is_told_with_file_line_and_key(tmp_path: Path, mistake: st
     with pytest.raises(InvalidDefinition, match=message or "flow") as caught:
         Registry().compile(path)
     assert (str(caught.value.problems[0].file), caught.value.problems[0].line) == (str(path), line)
-    assert str(caught.value).startswith(f"{path}:{line} ")
+    assert str(caught.value).startswith((f"{path}:{line}:", f"{path}:{line} "))
 
 
 def test_all_mistakes_are_told_at_once() -> None:

@@ -30,7 +30,7 @@ HEAD = "slug: w\ninputs: {type: object, properties: {n: {type: integer}, t: {typ
 @pytest.mark.parametrize(
     ("text", "wanted"),
     [
-        ("slug: w\nsteps:\n  - id: a\n    plugin: gret", "w.yaml:4 warning: steps[0].plugin: nobody answers 'gret'"),
+        ("slug: w\nsteps:\n  - id: a\n    plugin: gret", "w.yaml:4:5 warning: steps[0].plugin: nobody answers 'gret'"),
         ("slug: w\nsteps:\n  - id: a\n    workflow: othr", "steps[0].workflow: there is no workflow 'othr'"),
         ("slug: w\nsteps:\n  - {id: a, workflow: other}", "other needs the input 'n', which is required"),
         ("slug: w\nsteps:\n  - {id: a, workflow: other, with: {n: one}}", 'with.n: "one" is not of type "integer"'),
@@ -45,13 +45,13 @@ HEAD = "slug: w\ninputs: {type: object, properties: {n: {type: integer}, t: {typ
         (HEAD + "triggers: [{cron: '0 9 * * *'}]\nsteps: [{id: a, sleep: 1s}]", "the input 'n', which is required"),
         (
             HEAD + "triggers:\n  - {event: e, with: {n: 'x {{ event.id }}'}}\nsteps: [{id: a, sleep: 1s}]",
-            "w.yaml:4 triggers[0].with.n: gives string, where integer is wanted",
+            "w.yaml:4:23 triggers[0].with.n: gives string, where integer is wanted",
         ),
         (HEAD + "triggers: [{event: e, if: 'false', with: {n: 1}}]\nsteps: [{id: a, sleep: 1s}]", "starts nothing"),
         (HEAD + "steps: [{id: a, plugin: greet, with: {x: '{{ inputs.m }}'}}]", "there is no input 'm'"),
         (
             "slug: w\nsteps:\n  - {id: a, plugin: greet}\n  - {id: b, needs: [], plugin: greet, with: '{{ steps.a }}'}",
-            "w.yaml:4 warning: steps[1].with: reads steps.a, which may not have begun",
+            "w.yaml:4:39 warning: steps[1].with: reads steps.a, which may not have begun",
         ),
         (
             "slug: circle\nsteps: [{id: a, workflow: other, with: {n: 1}}]",

@@ -1,4 +1,4 @@
-"""D14 but for the Control Room: plugins are asked on a schedule and on request; unwell ones are degraded, and mended."""
+"""D14 but for the Control Room: asked on a schedule and on request; unwell ones are degraded, then mended."""
 
 from __future__ import annotations
 
@@ -58,10 +58,10 @@ async def test_a_plugin_that_says_so_is_degraded_and_recovers(
     with anyio.fail_after(30):
         async with EventCore(home(tmp_path), settings=settings, **({"store": store} if store else {})) as core:
             async with core.bus.stream("plugin_*") as events:
-                for status, type in (("unhealthy", "plugin_degraded"), ("healthy", "plugin_enabled")) * 2:
+                for status, wanted in (("unhealthy", "plugin_degraded"), ("healthy", "plugin_enabled")) * 2:
                     assert (await core.plugins.run("moody", {"status": status}))["status"] == status
                     async for event in events:
-                        if event.type == type:
+                        if event.type == wanted:
                             break
             assert await changes(core) == [
                 ("plugin_enabled", None),
@@ -109,9 +109,8 @@ async def test_it_stays_degraded_over_a_restart_until_it_is_well(tmp_path: Path,
             await core.plugins.run("moody", {"status": "unhealthy"})
             [report] = await core.plugins.wellbeing.look()
             assert report.status == "unhealthy"
-            [state] = [
-                row for row in await core.engine.store.plugin_states(core.engine.tenant) if row.plugin == "moody"
-            ]
+            rows = await core.engine.store.plugin_states(core.engine.tenant)
+            [state] = [row for row in rows if row.plugin == "moody"]
             assert (state.state, json.dumps(state.reason)) == ("degraded", '"unwell: unhealthy: the well is dry"')
         async with EventCore(folder) as core:
             assert core.plugins.get("moody").state == "degraded"

@@ -23,6 +23,7 @@ from eventcore.plugins.packages.archive import digest_of, unpack
 from eventcore.plugins.packages.listing import Listed, read_listing
 from eventcore.plugins.packages.transit import Transit
 from eventcore.plugins.permissions import MEANING
+from eventcore.plugins.python_packages import absent, wanted
 from eventcore.plugins.registry import PluginRecord, PluginRegistry
 
 
@@ -33,6 +34,7 @@ class Candidate:
     Attributes:
         digest: SHA-256 (hex) of what it was unpacked from.
         folder: where it is to lie, relative to the plugin folder.
+        python_packages: requirement lines of the manifest and of `requirements.txt`.
     """
 
     manifest: PluginManifest
@@ -40,6 +42,7 @@ class Candidate:
     digest: str
     folder: str
     operation: str
+    python_packages: list[str]
 
     def as_dict(self) -> dict[str, Any]:
         """What the operator is shown before anything is installed."""
@@ -58,7 +61,8 @@ class Candidate:
             "permissions": [str(one) for one in manifest.permissions],
             "optional_permissions": [str(one) for one in manifest.optional_permissions],
             "means": {str(one): MEANING[one] for one in (*manifest.permissions, *manifest.optional_permissions)},
-            "python_packages": list(manifest.python_packages),
+            "python_packages": self.python_packages,
+            "absent_packages": absent(self.python_packages),
             "needs": [one.model_dump() for one in manifest.plugin_dependencies],
             "instructions": installation.get("setup_instructions") or "",
             "foreign_versions": {key: value for key, value in manifest.compatibility.items() if "eventcore" not in key},
@@ -204,14 +208,15 @@ class Packages:
             raise PackageRefused(f"{source} changed while it was read")
         manifest = _manifest(waiting, source)
         transit.name(operation, waiting, manifest.slug)
+        packages = wanted(manifest)
         folder = f"{manifest.category}/{manifest.slug}" if manifest.category else manifest.slug
         if replacing is not None:
             self._check_replacing(manifest, replacing)
-            return Candidate(manifest, str(source), before, folder, operation)
+            return Candidate(manifest, str(source), before, folder, operation, packages)
         self._check(manifest)
         if transit.place(folder).exists():
             raise InvalidInput(f"there is something at {transit.place(folder)} already", hint="move it away")
-        return Candidate(manifest, str(source), before, folder, operation)
+        return Candidate(manifest, str(source), before, folder, operation, packages)
 
     def _check(self, manifest: PluginManifest) -> None:
         slug = manifest.slug

@@ -127,8 +127,8 @@ def confine(plan: Plan, memory: int, parent: int) -> None:
     Raises:
         StepFailed: a step could not be taken. The process must end.
     """
-    os.closerange(_CLOSED_FROM, (1 << 31) - 1)  # close_range(2), where the C library has it
-    os.setsid()
+    calls.close_from(_CLOSED_FROM)
+    _step("session", lambda: os.setsid())
     _step("limits", lambda: _limit(plan, memory))
     _step("user", lambda: _become(plan.uid, plan.counted))
     _step("capabilities", calls.drop_capabilities)

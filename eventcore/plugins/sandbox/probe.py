@@ -16,7 +16,7 @@ import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 
 from eventcore.plugins.sandbox.linux import calls, landlock, namespaces, seccomp
 
@@ -133,10 +133,25 @@ def _pid_namespace(_: str) -> str:
     calls.unshare(calls.CLONE_NEWPID)
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if os.getpid() == 1 else 1)
-    if os.waitpid(pid, 0)[1]:
-        raise _UNSUPPORTED
+        _in_pid_namespace()
+    if number := os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]):
+        raise OSError(number, os.strerror(number)) if number > 0 else _UNSUPPORTED
     return ""
+
+
+def _in_pid_namespace() -> NoReturn:
+    """As the zygote does: make another one beneath, and come back for the next."""
+    number = errno.EOPNOTSUPP
+    try:
+        if os.getpid() == 1:
+            home = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+            calls.unshare(calls.CLONE_NEWPID)
+            calls.setns(home, calls.CLONE_NEWPID)
+            number = 0
+    except OSError as error:
+        number = error.errno or number
+    finally:
+        os._exit(number)
 
 
 def _network_namespace(_: str) -> str:

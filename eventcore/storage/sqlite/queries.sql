@@ -231,7 +231,7 @@ FROM runs WHERE id = ?;
 SELECT id, tenant, slug, definition, status, raw_inputs, actor, roles, created, updated, version, raw_output, raw_error,
        correlation_id, causation_id, hops, chain, traceparent, trigger_id, raw_trigger_event, parent, limit_key, owner,
        fence, lease_until
-FROM runs WHERE {conditions} ORDER BY id DESC LIMIT :limit;
+FROM runs {index} WHERE {conditions} ORDER BY id DESC LIMIT :limit;
 
 -- name: claimable_runs
 -- Live runs that nobody drives.

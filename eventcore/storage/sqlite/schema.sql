@@ -116,6 +116,8 @@ CREATE INDEX runs_by_slug ON runs (tenant, slug, id);
 -- run rewrite this index.
 CREATE INDEX runs_live ON runs (tenant, slug, limit_key) WHERE live = 1;
 CREATE INDEX runs_over ON runs (updated) WHERE live = 0;
+CREATE INDEX runs_by_tenant ON runs (tenant, id);
+CREATE INDEX runs_ended ON runs (tenant, status, id) WHERE live = 0;
 
 CREATE TABLE definitions (
     hash TEXT PRIMARY KEY NOT NULL,

@@ -97,7 +97,8 @@ def excused(attack: Attack, outcome: dict[str, Any]) -> bool:
 
 def main() -> int:
     given = _arguments()
-    os.environ.update({"EVENTCORE_ATTACK_TIME": given.time} if given.time else {})
+    for name, value in (("TIME", given.time), ("STALL", given.stall)):
+        os.environ.update({f"EVENTCORE_ATTACK_{name}": value} if value else {})
     chosen = {attack.name: attack for attack in attacks(given.corpus) if not given.names or attack.name in given.names}
     kept: list[dict[str, Any]] = []
     bad: list[str] = []
@@ -130,6 +131,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--mode", action="append", choices=[*MODES, *NAIVE], help="may be given several times")
     parser.add_argument("--naive", action="store_true", help="without the sandbox, to see that the attacks are real")
     parser.add_argument("--time", help="seconds that loading and the call of an attack may take each; 1")
+    parser.add_argument("--stall", help="seconds that the host's loop may be held up; 0.25")
     parser.add_argument("--json", type=Path, help="write the outcomes there, an object a line")
     parser.add_argument("names", nargs="*", help="attacks to run; all of them by default")
     return parser.parse_args()

@@ -10,7 +10,7 @@ from types import TracebackType
 _TICK = 0.005
 _MIB = 1 << 20
 #: What an attack may cost its host.
-MOST_STALL, MOST_GROWTH, MOST_DESCRIPTORS = 0.25, 64.0, 3
+MOST_STALL, MOST_GROWTH, MOST_DESCRIPTORS = float(os.environ.get("EVENTCORE_ATTACK_STALL") or 0.25), 64.0, 3
 
 
 class Gauges:

@@ -171,7 +171,7 @@ def _keep(plan: Plan, parent: int, folder: str, channel: int, output: int, statu
         for standard in range(3):
             os.dup2(null, standard)
         os.dup2(status.fileno(), 3)
-        os.closerange(4, (1 << 31) - 1)
+        calls.close_from(4)
         code = _await(worker)
         with suppress(OSError):
             os.write(3, json.dumps({"exited": code}).encode())

@@ -36,9 +36,11 @@ def run(params):
 @pytest.fixture(scope="module")
 def engine() -> Iterator[str]:
     # The engine refuses places with long names, which pytest's own may have.
-    with tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as folder:
-        with podman(Path(folder)) as socket:
-            yield socket
+    with (
+        tempfile.TemporaryDirectory(prefix="podman-", ignore_cleanup_errors=True) as folder,
+        podman(Path(folder)) as socket,
+    ):
+        yield socket
 
 
 def settings(engine: str, **more: Any) -> dict[str, Any]:

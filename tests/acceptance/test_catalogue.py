@@ -7,7 +7,13 @@ from datetime import datetime
 import pytest
 
 from eventcore import EventCore
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
+
+
+@pytest.fixture
+def home(quick: QuickHome) -> QuickHome:
+    """What is asked here is what commands do, not how their process starts."""
+    return quick
 
 
 @pytest.mark.req("G16")

@@ -11,7 +11,14 @@ from eventcore import PluginService
 from eventcore.plugins.logbook import Logbook
 from eventcore.plugins.sandbox.worker.prompt import Prompt, PromptError
 from eventcore.testing import HomeKit
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
+
+
+@pytest.fixture
+def home(quick: QuickHome) -> QuickHome:
+    """What is asked here is what commands do, not how their process starts."""
+    return quick
+
 
 ANSWER = "run(params):\n    return {'context': params['user_context'], 'metadata': params['metadata']}\n"
 

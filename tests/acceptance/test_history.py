@@ -12,7 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.acceptance.conftest import HomeFolder
+from tests.acceptance.conftest import HomeFolder, QuickHome
+
+
+@pytest.fixture
+def home(quick: QuickHome) -> QuickHome:
+    """What is asked here is what commands do, not how their process starts."""
+    return quick
+
 
 CLOUDEVENT = {
     "specversion": "1.0",

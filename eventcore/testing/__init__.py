@@ -14,19 +14,19 @@ if TYPE_CHECKING:
     from eventcore.testing.endpoint import stub_endpoint as stub_endpoint
     from eventcore.testing.homes import HomeKit as HomeKit
     from eventcore.testing.homes import make_home as make_home
-    from eventcore.testing.plugin_code import RecordedContext as RecordedContext
-    from eventcore.testing.plugin_code import plugin_code as plugin_code
-    from eventcore.testing.plugin_code import plugin_context as plugin_context
+    from eventcore.testing.plugin_contexts import RecordedContext as RecordedContext
+    from eventcore.testing.plugin_contexts import plugin_code as plugin_code
+    from eventcore.testing.plugin_contexts import plugin_context as plugin_context
 
 #: Name -> the module it lives in.
 _PUBLIC: dict[str, str] = {
     "HomeKit": "homes",
-    "RecordedContext": "plugin_code",
+    "RecordedContext": "plugin_contexts",
     "StubEndpoint": "endpoint",
     "VirtualClock": "clock",
     "make_home": "homes",
-    "plugin_code": "plugin_code",
-    "plugin_context": "plugin_code",
+    "plugin_code": "plugin_contexts",
+    "plugin_context": "plugin_contexts",
     "seed_imports": "aliases",
     "stub_endpoint": "endpoint",
 }

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from eventcore.testing.clock import VirtualClock
     from eventcore.testing.endpoint import StubEndpoint
     from eventcore.testing.homes import HomeKit
-    from eventcore.testing.plugin_code import RecordedContext
+    from eventcore.testing.plugin_contexts import RecordedContext
 
 
 #: The folder of the plugin whose tests `eventcore plugins test` runs.
@@ -46,7 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     if not config.pluginmanager.hasplugin("asyncio"):
         config.addinivalue_line("markers", "asyncio: run this coroutine function on asyncio (by EventCore)")
     if folder := os.environ.get(ENV_UNDER_TEST):
-        from eventcore.testing.plugin_code import plugin_package
+        from eventcore.testing.plugin_contexts import plugin_package
 
         stack = ExitStack()
         stack.enter_context(plugin_package(folder))
@@ -102,7 +102,7 @@ def stub_endpoint() -> Iterator[StubEndpoint]:
 @pytest.fixture
 def plugin_ctx() -> Iterator[RecordedContext]:
     """`ctx` for a plugin's functions in this process: it notes what it is asked, and refuses nothing."""
-    from eventcore.testing.plugin_code import plugin_context
+    from eventcore.testing.plugin_contexts import plugin_context
 
     with plugin_context() as context:
         yield context
@@ -111,7 +111,7 @@ def plugin_ctx() -> Iterator[RecordedContext]:
 @pytest.fixture
 def load_plugin() -> Iterator[Callable[..., ModuleType]]:
     """`load_plugin(folder, package=None)`: a plugin's code as a module of this process, until the test ends."""
-    from eventcore.testing.plugin_code import plugin_code
+    from eventcore.testing.plugin_contexts import plugin_code
 
     with ExitStack() as stack:
         yield lambda folder, package=None: stack.enter_context(plugin_code(folder, package))

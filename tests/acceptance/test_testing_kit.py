@@ -11,6 +11,7 @@ from types import ModuleType
 import anyio
 import pytest
 
+import eventcore.testing
 from eventcore.sdk import PermissionDenied, ctx
 from eventcore.testing import HomeKit, RecordedContext, StubEndpoint, VirtualClock, plugin_context
 from tests.acceptance.conftest import HomeFolder
@@ -140,3 +141,10 @@ async def test_a_virtual_clock_wakes_sleepers_in_their_order() -> None:
     assert woken[-1] == 40.0
     with pytest.raises(ValueError, match="backwards"):
         clock.advance(-1)
+
+
+def test_no_module_of_the_package_hides_one_of_its_names() -> None:
+    """A module that is imported becomes an attribute of its package, in place of what has its name."""
+    folder = Path(eventcore.testing.__file__).parent
+    modules = {path.stem for path in folder.iterdir()}
+    assert not modules & {*eventcore.testing.__all__}

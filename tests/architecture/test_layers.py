@@ -21,7 +21,7 @@ LOCAL_IMPORTS = {
     ("eventcore/testing/pytest_plugin.py", "eventcore.testing.homes"): "pytest loads it in every project that has us",
     ("eventcore/testing/pytest_plugin.py", "asyncio"): "as above",
     ("eventcore/testing/pytest_plugin.py", "eventcore.testing.endpoint"): "as above",
-    ("eventcore/testing/pytest_plugin.py", "eventcore.testing.plugin_code"): "as above",
+    ("eventcore/testing/pytest_plugin.py", "eventcore.testing.plugin_contexts"): "as above",
     ("eventcore/testing/pytest_plugin.py", "eventcore.app"): "pytest loads it in every project that has us",
     ("eventcore/plugins/sandbox/worker/prompt.py", "jinja2"): "the worker itself needs the standard library alone",
     ("eventcore/plugins/sandbox/worker/prompt.py", "jinja2.sandbox"): "as above; few plugins have a prompt",

@@ -25,6 +25,7 @@ from eventcore.kernel.json import decode, encode
 from eventcore.kernel.ports import HostApi
 from eventcore.plugins.sandbox.frames import MAX_FRAME
 from eventcore.plugins.sandbox.spec import WorkerSpec
+from eventcore.plugins.sandbox.worker.about import About
 from eventcore.plugins.sandbox.worker.channel import as_exception
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.runtime import message_of, trace_of, verdict_of
@@ -209,7 +210,7 @@ class _Pending:
         return self.result()
 
 
-class _Call:
+class _Call(About):
     """What `ctx` speaks for during one call. Implements `eventcore.sdk.Binding`."""
 
     def __init__(
@@ -220,33 +221,10 @@ class _Call:
         config: Mapping[str, Any],
         renew: Callable[[], None],
     ) -> None:
-        self._tasks, self._host, self._context, self._config, self._renew = tasks, host, context, config, renew
+        super().__init__(context, config)
+        self._tasks, self._host, self._renew = tasks, host, renew
         self._asked: list[_Pending] = []
         self.blocking = self.over = False
-
-    @property
-    def tenant(self) -> str:
-        return str(self._context.get("tenant", "default"))
-
-    @property
-    def actor(self) -> str:
-        return str(self._context.get("actor", "system"))
-
-    @property
-    def permissions(self) -> frozenset[str]:
-        return frozenset(self._context.get("permissions", ()))
-
-    @property
-    def replay(self) -> bool:
-        return self._context.get("replay") is True
-
-    @property
-    def attempt(self) -> int:
-        return int(self._context.get("attempt", 1))
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        return self._config
 
     def ask(self, method: str, params: dict[str, Any]) -> Answer[Any]:
         """Ask the host: at once from a plain function's thread, or in a task, in the order of asking."""

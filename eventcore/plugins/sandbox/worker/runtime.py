@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from eventcore.plugins.sandbox.frames import MAX_FRAME, NotJSON, encode
+from eventcore.plugins.sandbox.worker.about import About
 from eventcore.plugins.sandbox.worker.channel import Future, HostChannel
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.output import Capture, printable
@@ -27,16 +28,17 @@ _HERE = os.path.dirname(__file__)
 _PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
 
-class Call:
+class Call(About):
     """One call from the host: what `ctx` speaks for, and where its output goes."""
 
     # fmt: off
     __slots__ = (
-        "_channel", "_config", "_context", "_stderr", "_stdout", "blocking", "id", "kind", "over", "params", "waiting",
+        "_channel", "_stderr", "_stdout", "blocking", "id", "kind", "over", "params", "waiting",
     )
     # fmt: on
 
     def __init__(self, channel: HostChannel, frame: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        super().__init__(frame["context"], config)
         self.id: int = frame["id"]
         self.kind: str = frame["kind"]
         self.params: dict[str, Any] = frame["params"]
@@ -46,8 +48,6 @@ class Call:
         self._stdout: Capture | None = None
         self._stderr: Capture | None = None
         self._channel = channel
-        self._context = frame["context"]
-        self._config = config
 
     @property
     def stdout(self) -> Capture:
@@ -62,31 +62,6 @@ class Call:
     def printed(self) -> tuple[str, str]:
         """What was written to stdout and to stderr."""
         return self._stdout.text() if self._stdout else "", self._stderr.text() if self._stderr else ""
-
-    @property
-    def tenant(self) -> str:
-        return str(self._context.get("tenant", "default"))
-
-    @property
-    def actor(self) -> str:
-        return str(self._context.get("actor", "system"))
-
-    @property
-    def permissions(self) -> frozenset[str]:
-        return frozenset(self._context.get("permissions", ()))
-
-    @property
-    def replay(self) -> bool:
-        return self._context.get("replay") is True
-
-    @property
-    def attempt(self) -> int:
-        return int(self._context.get("attempt", 1))
-
-    @property
-    def config(self) -> Mapping[str, Any]:
-        config: Mapping[str, Any] = self._context.get("config", self._config)
-        return config
 
     def ask(self, method: str, params: dict[str, Any]) -> Answer[Any]:
         if self.over:

@@ -166,9 +166,8 @@ def plugin(home: Path, name: str, other: str) -> None:
 
 
 @pytest.mark.req("A14")
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # a home has SQLite, which runs on asyncio
 async def test_two_plugins_that_answer_each_other_are_stopped(anyio_backend: Any, tmp_path: Path) -> None:
-    if anyio_backend[0] != "asyncio":
-        pytest.skip("a home has SQLite, which runs on asyncio")
     plugin(tmp_path, "left", "right")
     plugin(tmp_path, "right", "left")
     (tmp_path / "eventcore.toml").write_text(

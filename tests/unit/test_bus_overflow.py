@@ -36,9 +36,7 @@ class Stuck:
 
 
 @pytest.fixture
-async def sqlite(anyio_backend: Any, tmp_path: Path) -> AsyncIterator[EventCore]:
-    if anyio_backend[0] != "asyncio":
-        pytest.skip("SQLite runs on asyncio")
+async def sqlite(tmp_path: Path) -> AsyncIterator[EventCore]:
     with anyio.fail_after(60):
         async with EventCore(store=f"sqlite:///{tmp_path}/e.db") as engine:
             yield engine
@@ -106,6 +104,7 @@ async def test_spill_while_events_keep_coming(core: EventCore) -> None:
     assert len(got) == 1200
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # SQLite runs on asyncio
 async def test_spill_on_sqlite_where_readers_may_be_ahead_of_listeners(sqlite: EventCore) -> None:
     await test_spill_while_events_keep_coming(sqlite)
 

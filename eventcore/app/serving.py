@@ -39,7 +39,7 @@ def give_services(base: Base, bus: Bus, plugins: Plugins, stack: AsyncExitStack)
     plugins.plans = plans
     plugins.forgetting = Forgetting(memories, plans, kept, plugins.hooking)
     plugins.packages.forget = plugins.forgetting.forget
-    plugins.lifecycle.watchers.append(plans.expect)
+    plugins.lifecycle.watchers.append(plans.plugins_changed)
     bus.version_of = plugins.registry.version_of
     plugins.widgets = Widgets(base.settings.plugins.trusted, advanced_mode(base.environ))
 

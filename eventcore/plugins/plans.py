@@ -136,8 +136,12 @@ class Plans:
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
 
     def expect(self) -> None:
-        """A plan is on its way to the store, or a plugin came back: look soon."""
+        """A plan is on its way to the store: look now and then, for nobody tells when it is there."""
         self._expected = self._clock.monotonic() + _ON_ITS_WAY
+        self._bell.set()
+
+    def plugins_changed(self) -> None:
+        """A plugin came, went, or was granted something else: what waits for it may be due."""
         self._bell.set()
 
     # -- for people --------------------------------------------------------------------------------------------------

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -27,6 +26,12 @@ from eventcore.kernel.event import Event
 QUARTERS = 4
 PUBLISHERS = 20
 BOTH, FILTERED, KEYED, DURABLE = 10, 3, 3, 4
+
+
+def peak_memory() -> int:
+    """The most memory that this program ever had, in bytes. `ru_maxrss` also counts what forked it, before the exec."""
+    status = Path("/proc/self/status").read_text(encoding="ascii")
+    return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
 
 class Counts:
@@ -99,7 +104,7 @@ async def soak(folder: Path, transient: int, recorded: int) -> None:
                 "calls": counts.calls,
                 "sums": counts.sums,
                 "dropped": sum(one.dropped for one in core.bus.subscriptions()),
-                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak": peak_memory(),
             }
             print(json.dumps(line), flush=True)
 
@@ -133,7 +138,7 @@ async def stuck(folder: Path, count: int) -> None:
                 "when": what,
                 "seconds": round(time.monotonic() - began, 1),
                 "memory": memory(),
-                "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak": peak_memory(),
                 "overflows": sorted((notice["subscription"], notice["policy"]) for notice in notices),
                 "dropped": {one.name: one.dropped for one in core.bus.subscriptions()},
                 "handled": {name: one.count for name, one in handlers.items()},

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import socket
-import time
 from collections.abc import Awaitable, Mapping, Sequence
 from contextlib import suppress
 from types import MappingProxyType
@@ -19,7 +18,7 @@ from eventcore.plugins.sandbox import diskwatch, lockwatch
 from eventcore.plugins.sandbox.launch import Broken
 from eventcore.plugins.sandbox.linux.cgroup import Group
 from eventcore.plugins.sandbox.machine import unavailable
-from eventcore.plugins.sandbox.throttle import throttle
+from eventcore.plugins.sandbox.throttle import throttle, used_by
 
 #: Bytes of the longest message of a zygote, a keeper or a worker on its way.
 MAX_MESSAGE = 64 * 1024
@@ -113,10 +112,7 @@ class ConfinedProcess:
 
     def cpu_seconds(self) -> float | None:
         """CPU time of all its threads so far; None when it is gone."""
-        try:
-            return time.clock_gettime((~self.pid) << 3 | 2)  # what clock_getcpuclockid(3) returns
-        except OSError:
-            return None
+        return used_by(self.pid)
 
     def pause(self, stopped: bool) -> None:
         """Stop it, or let it go on."""

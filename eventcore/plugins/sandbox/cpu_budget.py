@@ -8,7 +8,6 @@ Calls that run in one worker at the same time are charged together: the clock do
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Awaitable
 from typing import Any
 
@@ -17,6 +16,7 @@ import anyio
 from eventcore.kernel.errors import EventCoreError, Interrupted, PluginTimeout
 from eventcore.kernel.ports import Clock
 from eventcore.plugins.sandbox.process import ProcessWorker
+from eventcore.plugins.sandbox.throttle import used_by
 
 #: The shortest time between two looks. Seconds.
 _SHORTEST = 0.02
@@ -59,11 +59,3 @@ async def within(
     if error is not None:
         raise error
     return answer
-
-
-def used_by(pid: int) -> float | None:
-    """CPU seconds of all threads of a process so far; None when it is gone, or where that cannot be told."""
-    try:
-        return time.clock_gettime((~pid) << 3 | 2)  # what clock_getcpuclockid(3) returns
-    except OSError:
-        return None

@@ -27,8 +27,9 @@ from eventcore.plugins.sandbox.frames import MAX_FRAME
 from eventcore.plugins.sandbox.spec import WorkerSpec
 from eventcore.plugins.sandbox.worker.about import About
 from eventcore.plugins.sandbox.worker.channel import as_exception
+from eventcore.plugins.sandbox.worker.failures import message_of, trace_of
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
-from eventcore.plugins.sandbox.worker.runtime import message_of, trace_of, verdict_of
+from eventcore.plugins.sandbox.worker.runtime import verdict_of
 from eventcore.sdk import Answer, Event, Nak, PluginError, Term, TransientError, bind
 
 #: Tells the packages of two engines, or of two versions, apart in `sys.modules`.

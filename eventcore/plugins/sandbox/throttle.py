@@ -16,6 +16,14 @@ _BURST = 0.05
 _PAUSE = 0.25
 
 
+def used_by(pid: int) -> float | None:
+    """CPU seconds of all threads of a process so far; None when it is gone, or where that cannot be told."""
+    try:
+        return time.clock_gettime((~pid) << 3 | 2)  # what clock_getcpuclockid(3) returns
+    except OSError:
+        return None
+
+
 class Stoppable(Protocol):
     """A process that can be stopped and let go on."""
 

@@ -5,15 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import inspect
-import os
 import sys
-import traceback
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
 from eventcore.plugins.sandbox.frames import MAX_FRAME, NotJSON, encode
 from eventcore.plugins.sandbox.worker.about import About
 from eventcore.plugins.sandbox.worker.channel import Future, HostChannel
+from eventcore.plugins.sandbox.worker.failures import MAX_MESSAGE, kind_of, message_of, trace_of
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin, load
 from eventcore.plugins.sandbox.worker.output import Capture, printable
 from eventcore.plugins.sandbox.worker.watch import LOGGER, Watch
@@ -21,9 +20,6 @@ from eventcore.plugins.sandbox.worker.watched import debug
 from eventcore.sdk import Answer, Deny, Event, Nak, PluginError, Replace, Stop, Term, TransientError, bound
 from eventcore.sdk.binding import bind_for_good
 
-_MOST_MESSAGE = 4_000
-_MOST_TRACE = 16_000
-_HERE = os.path.dirname(__file__)
 #: What most plain functions return: nothing that could be awaited.
 _PLAIN = frozenset({dict, list, str, int, float, bool, type(None)})
 
@@ -70,7 +66,7 @@ class Call(About):
 
     def tell(self, level: str, message: str, logger: str = "") -> None:
         if not self.over:
-            line = printable(str(message)[: 4 * _MOST_MESSAGE])
+            line = printable(str(message)[: 4 * MAX_MESSAGE])
             self._channel.tell(self.id, {"level": str(level).lower(), "message": line, "logger": logger})
 
 
@@ -202,7 +198,7 @@ class Runtime:
             "id": call.id,
             "ok": False,
             "error": {
-                "kind": error.kind if isinstance(error, LoadError) else printable(type(error).__name__)[:128],
+                "kind": kind_of(error),
                 "message": message_of(error),
                 "trace": "" if isinstance(error, LoadError) else trace_of(error),
                 "transient": isinstance(error, TransientError),
@@ -232,26 +228,3 @@ def verdict_of(result: Any) -> dict[str, Any]:
             return {"verdict": "term", "reason": str(reason)}
         case _:
             return {"value": result}
-
-
-def message_of(error: BaseException) -> str:
-    try:
-        return printable(str(error))[:_MOST_MESSAGE]
-    except Exception:  # noqa: BLE001 - a plugin's own __str__
-        return "(the exception's own text cannot be made)"
-
-
-def trace_of(error: BaseException) -> str:
-    """The traceback from the plugin's first frame on; the end of it, if it is long."""
-    place = error.__traceback__
-    while place is not None and _is_ours(place.tb_frame.f_code.co_filename):
-        place = place.tb_next
-    try:
-        text = "".join(traceback.format_exception(type(error), error, place))
-    except Exception:  # noqa: BLE001 - as in message_of
-        return ""
-    return printable(text)[-_MOST_TRACE:]
-
-
-def _is_ours(filename: str) -> bool:
-    return filename.startswith((_HERE, "<frozen importlib")) or "/importlib/__init__" in filename

@@ -7,14 +7,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from eventcore.plugins.sandbox.frames import MAX_FRAME, NotJSON, encode
+from eventcore.plugins.sandbox.worker.failures import MAX_TRACE, kind_of, message_of
 from eventcore.plugins.sandbox.worker.loader import LoadError, Plugin
 from eventcore.plugins.sandbox.worker.output import printable
 from eventcore.plugins.sandbox.worker.tracing import BreakpointError, Tracer
 
 #: The largest result that is shown, in bytes of JSON: the report goes beside it in one frame.
 MAX_RESULT = MAX_FRAME // 4
-_MOST_MESSAGE = 4_000
-_MOST_TRACE = 16_000
 
 
 def debug(plugin: Plugin, wanted: Mapping[str, Any], run_plain: Callable[[Any, list[Any]], Any]) -> Any:
@@ -68,9 +67,7 @@ def _described(error: BaseException, root: str) -> dict[str, Any]:
     while place is not None and not place.tb_frame.f_code.co_filename.startswith(root):
         place = place.tb_next
     try:
-        message = printable(str(error))[:_MOST_MESSAGE]
         text = "".join(traceback.format_exception(type(error), error, place)) if place is not None else ""
     except Exception:  # noqa: BLE001 - a plugin's own __str__
-        message, text = "(the exception's own text cannot be made)", ""
-    kind = error.kind if isinstance(error, LoadError) else printable(type(error).__name__)[:128]
-    return {"kind": kind, "message": message, "trace": printable(text)[-_MOST_TRACE:]}
+        text = ""
+    return {"kind": kind_of(error), "message": message_of(error), "trace": printable(text)[-MAX_TRACE:]}

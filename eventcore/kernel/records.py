@@ -102,6 +102,26 @@ class RunMove:
 
 
 @dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What a run had come to after the journal entry at `position`; a run has at most one. The journal stays the truth.
+
+    Attributes:
+        count: journal entries up to there.
+        format, reader: of what wrote `raw`; anything else does not read it.
+        digest: of `raw`, to notice damage.
+    """
+
+    run: str
+    tenant: str
+    position: int
+    count: int
+    format: int
+    reader: str
+    digest: str
+    raw: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class Definition:
     """A workflow definition by content hash, kept while a kept run names it."""
 
@@ -234,6 +254,8 @@ class Batch(Lately):
     log: list[LogEntry] = late_list()
     runs: list[Run] = late_list()
     moves: list[RunMove] = late_list()
+    snapshots: list[Snapshot] = late_list()
+    snapshots_done: list[str] = late_list()
     definitions: list[Definition] = late_list()
     timers: list[Timer] = late_list()
     timers_done: list[str] = late_list()

@@ -30,6 +30,7 @@ from eventcore.kernel.records import (
     Run,
     RunQuery,
     Schedule,
+    Snapshot,
     Timer,
 )
 from eventcore.kernel.upkeep import CountBy, EventCount, Prune, Pruned, PrunedRuns, PruneRuns
@@ -135,6 +136,10 @@ class Store(ABC):
     @abstractmethod
     async def journal(self, run: str) -> list[JournalEntry]:
         """All journal entries of a run, in order."""
+
+    @abstractmethod
+    async def journal_tail(self, run: str) -> tuple[Snapshot | None, list[JournalEntry]]:
+        """A run's snapshot, and the journal entries after it, in order: all of them where there is none."""
 
     @abstractmethod
     async def run(self, run_id: str) -> Run | None:

@@ -34,6 +34,7 @@ from eventcore.kernel.records import (
     Run,
     RunQuery,
     Schedule,
+    Snapshot,
     Timer,
 )
 from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, PrunedRuns, PruneRuns, ordered
@@ -157,6 +158,11 @@ class MemoryStore(Store):
             assert isinstance(entry, JournalEntry)
             rows.append(JournalEntry(tables.event_at(index), entry.attempt))
         return rows
+
+    async def journal_tail(self, run: str) -> tuple[Snapshot | None, list[JournalEntry]]:
+        rows = await self.journal(run)
+        kept = self._tables.snapshots.get(run)
+        return kept, [row for row in rows if kept is None or row.event.position > kept.position]
 
     async def run(self, run_id: str) -> Run | None:
         row = (await self._open()).runs.get(run_id)

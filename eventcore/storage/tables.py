@@ -28,6 +28,7 @@ from eventcore.kernel.records import (
     Run,
     RunMove,
     Schedule,
+    Snapshot,
     Timer,
 )
 from eventcore.kernel.upkeep import MAX_ENTRIES, Prune, PrunedRuns, PruneRuns
@@ -48,6 +49,7 @@ class Tables:
         self.runs: dict[str, Run] = {}
         # The runs with something left to do: few, while `runs` only grows.
         self.live: dict[str, Run] = {}
+        self.snapshots: dict[str, Snapshot] = {}
         self.definitions: dict[str, Definition] = {}
         self.timers: dict[str, Timer] = {}
         self.listening: dict[str, Listening] = {}
@@ -157,6 +159,7 @@ class Tables:
                 self.log[index] = None
                 self.hidden.discard(index)
                 entries += 1
+            self.snapshots.pop(run.id, None)
             del self.runs[run.id]
             count += 1
             if entries >= MAX_ENTRIES:
@@ -176,6 +179,7 @@ class Tables:
             self._append(entry)
         self._apply_runs(batch.runs, batch.moves)
         self._apply_removals(batch)
+        self.snapshots.update((row.run, row) for row in batch.snapshots)
         self.definitions.update((row.hash, row) for row in batch.definitions)
         self.timers.update((row.id, row) for row in batch.timers)
         self.listening.update((row.id, row) for row in batch.listening)
@@ -221,6 +225,8 @@ class Tables:
             self.live.pop(run.id, None)
 
     def _apply_removals(self, batch: Batch) -> None:
+        for run in batch.snapshots_done:
+            self.snapshots.pop(run, None)
         for timer in batch.timers_done:
             self.timers.pop(timer, None)
         for listening in batch.listening_done:

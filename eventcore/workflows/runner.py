@@ -26,12 +26,13 @@ from eventcore.workflows.driven import Arrival, Driven, timer_name
 from eventcore.workflows.launch import Launcher
 from eventcore.workflows.leases import keep_leases
 from eventcore.workflows.listening import Listeners
+from eventcore.workflows.loading import load
 from eventcore.workflows.lookback import look_back
 from eventcore.workflows.pinned import plan_of
-from eventcore.workflows.reducer import fold, reduce
+from eventcore.workflows.reducer import reduce
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.saving import Commit, Saver
-from eventcore.workflows.scribe import Active, Scribe, entries_of, initial_state, listening_row
+from eventcore.workflows.scribe import Scribe, listening_row
 from eventcore.workflows.stepcalls import Other, StepCalls
 from eventcore.workflows.ticks import Answered, Asked, Call, Resumed, TimerFired
 from eventcore.workflows.timers import TimerKeeper, tick_of
@@ -206,10 +207,7 @@ class Runner:
         if plan is None:
             log.error("run %s of %s cannot go on: its definition is gone", run.id, run.slug)
             return
-        journal = await self._store.journal(run.id)
-        state = fold(initial_state(run), entries_of(journal))
-        started = {entry.step: entry.event.id for entry in journal if entry.event.type == "step_started"}
-        driven = Driven(Active(run, plan, state, started))
+        driven = Driven(await load(self._store, run, plan, self._saver.every))
         other = self._driven.get(run.id)
         if other is not None and other.active.run.fence == run.fence:
             # It was loaded while we read, and what was interrupted goes on already.
@@ -224,7 +222,9 @@ class Runner:
             driven.put(Arrival(tick))
         else:
             stops = isinstance(tick, Asked) and tick.verb in ("cancel", "terminate", "retry")
-            if not stops and any(step.status == "running" and not step.inside for step in state.steps.values()):
+            if not stops and any(
+                step.status == "running" and not step.inside for step in driven.active.state.steps.values()
+            ):
                 driven.put(Arrival(Resumed(tick.at)))  # steps that wait for an intent are nobody's calls
             if isinstance(tick, Asked):
                 driven.put(Arrival(tick, done=done))
@@ -379,7 +379,7 @@ class Runner:
         active.state, driven.told = decision.state, frozenset()
         if not plain or "timers" in batch.touched:
             self._carry_out(driven, decision, batch)
-        self._saver.count(run, decision)
+        self._saver.count(active, decision, batch)
         if decision.end is None:  # the end of a run has its own point, before those who wait for it are told
             self._faults.reach("step.after_commit")
         return True

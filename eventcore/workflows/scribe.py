@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,8 +17,11 @@ from eventcore.kernel.quick import maker
 from eventcore.kernel.records import Batch, JournalEntry, Listening, Run, RunMove, RunStatus, Timer
 from eventcore.workflows.decision import Decision
 from eventcore.workflows.plan import Plan
+from eventcore.workflows.snapshots import MAX_SNAPSHOT, UnfitSnapshot, snapshot_of, spacing
 from eventcore.workflows.state import Entry, State
 from eventcore.workflows.ticks import Call, End, Listen
+
+log = logging.getLogger("eventcore.workflows")
 
 # These are made for every step.
 _event = maker(Event)
@@ -35,6 +39,11 @@ class Active:
     plan: Plan
     state: State
     started: dict[str, str] = field(default_factory=dict)
+    #: Of a long run: where the last journal entry of `state` is, and from how many entries on a snapshot is due. Short
+    #: runs leave both at 0. And whether a snapshot is stored.
+    position: int = 0
+    due: int = 0
+    kept: bool = False
     #: What every event of the run has.
     source: str = field(init=False)
     roles: frozenset[str] = field(init=False)
@@ -136,6 +145,8 @@ class Scribe:
         """
         run = active.run
         batch = Batch()
+        if active.position:  # of what was committed before: where these entries will be is not known yet
+            self._keep(active, decision, batch)
         self._decided(active, decision, at, batch)
         status: RunStatus = "paused" if decision.state.paused else "running" if busy else "waiting"
         output = error = None
@@ -144,6 +155,18 @@ class Scribe:
             output, error = _ends(decision)
         batch.moves.append(_run_move(run.id, status, run.version + 1, at, output, error))
         return batch
+
+    def _keep(self, active: Active, decision: Decision, batch: Batch) -> None:
+        """Put a snapshot of a long run beside what moves it on; take it away where the run ends."""
+        if decision.end is not None:
+            if active.kept:
+                batch.snapshots_done.append(active.run.id)
+        elif active.state.count >= active.due:
+            try:
+                batch.snapshots.append(snapshot_of(active.run, active.state, active.started, active.position))
+            except UnfitSnapshot as unfit:
+                log.warning("no snapshot of run %s of %s is kept: it %s", active.run.id, active.run.slug, unfit)
+                active.due = active.state.count + spacing(MAX_SNAPSHOT)
 
     def parked(self, active: Active, calls: list[Call], at: float) -> Batch:
         """The batch that shows for what a run waits: intents that nobody answers."""

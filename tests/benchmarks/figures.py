@@ -323,7 +323,10 @@ FIGURES: dict[str, tuple[Callable[[], list[Line]], tuple[Line, ...]]] = {
     ),
     "workflows-long": (
         workflow_figures.long,
-        (Line("workflows.go on after many entries", "ms", limit=Limit(most=500)),),
+        (
+            Line("workflows.go on after many entries", "ms", limit=Limit(most=200)),
+            Line("workflows.go on after five times as many", "ms", limit=Limit(most=300)),
+        ),
     ),
     "workflows-cron": (workflow_figures.cron, (Line("workflows.schedules, CPU", "ms/s", limit=Limit(most=10)),)),
     "bus": (

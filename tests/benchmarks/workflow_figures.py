@@ -67,14 +67,18 @@ def finished() -> list[Line]:
 
 
 def long() -> list[Line]:
-    """From a signal to the next step of a run whose journal is as long as what is warned of: it is read and folded."""
-    line = Line(f"workflows.go on after {_ENTRIES:,} entries", "ms", peer="a short run", limit=Limit(most=500))
+    """From a signal to the next step of a run whose journal is as long as what is warned of, and of one five times as
+    long: both go on from their snapshots."""
+    line = Line(f"workflows.go on after {_ENTRIES:,} entries", "ms", peer="a short run", limit=Limit(most=200))
+    far = Line(f"workflows.go on after {5 * _ENTRIES:,} entries", "ms", peer="a fifth of it", limit=Limit(most=300))
     with TemporaryDirectory(dir=SCRATCH) as folder, Subject("waiting.py", "long", folder, str(_ENTRIES)) as subject:
         for _ in range(_ROUNDS):
             taken = subject.round()
             line.ours.append(taken["ours"] * 1e3)
             line.peers.append(taken["peer"] * 1e3)
-    return [line]
+            far.ours.append(taken["far"] * 1e3)
+            far.peers.append(taken["ours"] * 1e3)
+    return [line, far]
 
 
 def cron() -> list[Line]:

@@ -1,7 +1,8 @@
 """The program that the crash tests of workflows kill: many runs of sixteen shapes at once.
 
-`python shapes_driver.py HOME LOG RUNS` starts what is not there yet, does what runs need of the world (events, signals,
-decisions, a pause, a cancel), waits for every end, and closes. `EVENTCORE_FAULT=point:hit` says where it dies.
+`python shapes_driver.py HOME LOG RUNS EVERY` starts what is not there yet, does what runs need of the world (events,
+signals, decisions, a pause, a cancel), waits for every end, and closes. It keeps a snapshot of a run every EVERY
+journal entries. `EVENTCORE_FAULT=point:hit` says where it dies.
 
 The log has a line for each thing outside the engine: `effect RUN PATH KEY`, `started N RUN`, `told N` (an event or a
 signal was acknowledged), `result N STATUS OUTPUT`. It is not fsync'd: what dies is a process, and what it has written
@@ -22,6 +23,7 @@ import anyio
 from eventcore import EventCore
 from eventcore.kernel.errors import Conflict, EventCoreError, NotFound
 from eventcore.kernel.faults import FaultPlan
+from eventcore.workflows.saving import Saver
 from tests.recovery.shapes import SHAPES
 
 NAMES = [*SHAPES]
@@ -135,4 +137,5 @@ async def work(home: Path, log_path: Path, runs: int, faults: FaultPlan | None =
 
 
 if __name__ == "__main__":
+    Saver.every = int(sys.argv[4])
     anyio.run(work, Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3]))

@@ -24,7 +24,18 @@ from tests.recovery.shapes_driver import shape_of
 
 DRIVER = Path(__file__).with_name("shapes_driver.py")
 KILLED = -9
+#: Journal entries between snapshots: few, so that runs of a dozen steps go on from several.
+_EVERY = 4
 _OVER = ("completed", "failed", "cancelled", "terminated")
+
+
+# A snapshot says how many entries its run had up to where it ends; an entry is there, and the run goes on.
+_AMISS = """
+SELECT run, position, count FROM snapshots s
+WHERE count <> (SELECT count(*) FROM journal j WHERE j.run = s.run AND j.position <= s.position)
+   OR NOT EXISTS (SELECT 1 FROM journal j WHERE j.run = s.run AND j.position = s.position)
+   OR NOT EXISTS (SELECT 1 FROM runs r WHERE r.id = s.run AND r.live = 1)
+"""
 
 
 @dataclass
@@ -35,7 +46,8 @@ class Found:
         runs: (slug, status, output as JSON or None, parent) by id.
         done: how often each (run, path) has a `step_completed`; `well` those of calls that ended well.
         order: the paths that were completed, by run, in order.
-        left: rows of timers and of waits.
+        left: rows of timers and of waits, and snapshots.
+        kept: how many runs have a snapshot.
     """
 
     runs: dict[str, tuple[str, str, Any, str | None]] = field(default_factory=dict)
@@ -45,6 +57,7 @@ class Found:
     ends: Counter[str] = field(default_factory=Counter)
     emitted: Counter[int] = field(default_factory=Counter)
     left: list[str] = field(default_factory=list)
+    kept: int = 0
 
 
 def read(path: Path) -> Found:
@@ -72,6 +85,9 @@ def read(path: Path) -> Found:
                 found.ends[run] += 1
             else:
                 found.emitted[json.loads(raw)["n"]] += 1
+        [(found.kept,)] = db.execute("SELECT count(*) FROM snapshots")
+        assert db.execute(_AMISS).fetchall() == [], "a snapshot does not fit its journal"
+        found.left += [f"snapshot of {run}" for (run,) in db.execute("SELECT run FROM snapshots")]
         for table in ("timers", "listening"):
             found.left += [f"{table}: {name}" for (name,) in db.execute(f"SELECT id FROM {table}")]
     return found
@@ -87,12 +103,14 @@ class Counts:
     effects: int = 0
     repeated: int = 0
     midway: int = 0
+    kept: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.kills} kills ({self.midway} while some runs were over and others not); {self.runs:,} runs of "
             f"{len(SHAPES)} shapes and their children ended right; {self.steps:,} steps, {self.effects:,} effects "
-            f"outside, {self.repeated:,} of them again for a step that failed or was interrupted, none if finished"
+            f"outside, {self.repeated:,} of them again for a step that failed or was interrupted, none if finished; "
+            f"{self.kept:,} times a run of which there was a snapshot was left behind"
         )
 
 
@@ -111,6 +129,7 @@ class ShapesSite:
         self.log.touch()
         self._before = Found()
         self._effects: Counter[tuple[str, str]] = Counter()
+        self._lives = 0
 
     # -- lives -------------------------------------------------------------------------------------------------------
 
@@ -118,7 +137,10 @@ class ShapesSite:
         """Start the driver; return when its engine is open, or when it has died."""
         env = {**os.environ, **({"EVENTCORE_FAULT": fault} if fault else {})}
         env["PYTHONPATH"] = str(DRIVER.parents[2])
-        command = [sys.executable, str(DRIVER), str(self.home), str(self.log), str(self.runs)]
+        # Every other life keeps no snapshots, and takes over runs of which there are old ones.
+        self._lives += 1
+        every = _EVERY if self._lives % 2 else 1_000_000
+        command = [sys.executable, str(DRIVER), str(self.home), str(self.log), str(self.runs), str(every)]
         with (self.folder / "errors").open("a") as errors:
             process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True, env=env)
         assert process.stdout is not None
@@ -143,7 +165,7 @@ class ShapesSite:
     def _ended(self, code: int) -> bool:
         assert code in (0, KILLED), (self.folder / "errors").read_text()[-4000:]
         self.counts.kills += code == KILLED
-        self.check()
+        self.counts.kept += self.check().kept
         return code == KILLED
 
     def finish(self) -> None:

@@ -8,8 +8,10 @@ from typing import Any
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
+from eventcore.kernel.records import Run
 from eventcore.workflows.reducer import Decision, Entry, fold, reduce
 from eventcore.workflows.registry import Registry
+from eventcore.workflows.snapshots import restore, snapshot_of
 from eventcore.workflows.state import UNDO, State
 from eventcore.workflows.ticks import (
     Answered,
@@ -23,6 +25,7 @@ from eventcore.workflows.ticks import (
     TimerFired,
 )
 
+RUN = Run("r", "default", "w", "d", "running", b"{}", "me", (), 0.0, 0.0)
 FRESH = State({"items": [1, 2, 3]}, {"id": "r"})
 
 
@@ -165,6 +168,36 @@ def test_any_workflow_ends_whatever_happens(steps: list[dict[str, Any]], data: s
             if step.order and step.items is None and world.plan.node(path).undo is not None
         }
         assert undone == wanted
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+@given(steps=blocks(), data=st.data())
+def test_a_snapshot_and_the_rest_are_the_whole_journal(steps: list[dict[str, Any]], data: st.DataObject) -> None:
+    """Cut any journal anywhere, also in the middle of a commit."""
+    world = World(steps)
+    world.tick(Begun(0.0))
+    for _ in range(data.draw(st.integers(0, 30))):
+        what = data.draw(st.integers(0, 19))
+        if world.ended:
+            break
+        if what == 19 and world.state.phase == "forward":
+            world.tick(Asked("cancel", "me", world.now))
+        elif what == 18 or not world.choices():
+            world.tick(Asked("resume" if world.state.paused else "pause", "me", world.now))
+        else:
+            kind, path = data.draw(st.sampled_from(world.choices()))
+            world.happen(kind, path, fails=what < 6)
+    if world.ended and world.state.phase == "forward" and data.draw(st.booleans()):
+        world.ended = 0
+        world.tick(Asked("retry", "me", world.now))
+    cut = data.draw(st.integers(0, len(world.journal)))
+    head, rest = world.journal[:cut], world.journal[cut:]
+    started = {entry.path: f"e{number}" for number, entry in enumerate(head) if entry.type == "step_started"}
+    kept, back = snapshot_of(RUN, fold(FRESH, head), started, cut), FRESH.copy()
+    assert restore(kept, back) == started
+    whole, resumed = fold(FRESH, world.journal), fold(back, rest)
+    assert resumed == whole
+    assert ([*resumed.steps], [*resumed.views]) == ([*whole.steps], [*whole.views])
 
 
 @settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])

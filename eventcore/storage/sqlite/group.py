@@ -57,6 +57,7 @@ class _Table:
 
 
 _TABLES = (
+    _Table("snapshots", SQL["put_snapshot"], lambda row: row[0], SQL["delete_snapshot"], "snapshots_done"),
     _Table("definitions", SQL["put_definition"], lambda row: row[0]),
     _Table("timers", SQL["put_timer"], lambda row: row[0], SQL["delete_timer"], "timers_done"),
     _Table("listening", SQL["put_listening"], lambda row: row[0], SQL["delete_listening"], "listening_done"),

@@ -72,6 +72,25 @@ SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, co
        traceparent, idempotency_key, schema_version, path, attempt
 FROM journal WHERE run = ? ORDER BY position;
 
+-- name: snapshot_of_run
+-- Where recovery may begin to read.
+SELECT run, tenant, position, count, format, reader, digest, raw FROM snapshots WHERE run = ?;
+
+-- name: journal_after
+-- What it then has to read.
+SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,
+       traceparent, idempotency_key, schema_version, path, attempt
+FROM journal WHERE run = ? AND position > ? ORDER BY position;
+
+-- name: put_snapshot
+-- What a run has come to, in place of what it had come to before.
+INSERT OR REPLACE INTO snapshots (run, tenant, position, count, format, reader, digest, raw)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?);
+
+-- name: delete_snapshot
+-- A run that is over, or gone.
+DELETE FROM snapshots WHERE run = ?;
+
 -- name: history_arm
 -- One arm of a page of history: a table, and where it helps a tenant and type. The page is the merge of its arms.
 SELECT position, id, type, source, at, raw, tenant, actor, subject, key, run, correlation_id, causation_id, hops,

@@ -28,6 +28,7 @@ from eventcore.kernel.records import (
     Run,
     RunMove,
     Schedule,
+    Snapshot,
     Timer,
 )
 
@@ -99,6 +100,7 @@ def run_of(row: Row) -> Run:
 ROW_OF: dict[type, Callable[[Any], Row]] = {
     record: attrgetter(*record.__slots__)
     for record in (
+        Snapshot,
         Definition,
         Timer,
         Listening,

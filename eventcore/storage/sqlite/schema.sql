@@ -291,3 +291,15 @@ CREATE TABLE plugin_hooks (
     function TEXT NOT NULL,
     PRIMARY KEY (tenant, plugin, event, function)
 ) STRICT, WITHOUT ROWID;
+
+-- What a long run has come to; at most one a run. Its journal need then be read from `position` on only.
+CREATE TABLE snapshots (
+    run TEXT PRIMARY KEY NOT NULL,
+    tenant TEXT NOT NULL,
+    position INTEGER NOT NULL,
+    count INTEGER NOT NULL,
+    format INTEGER NOT NULL,
+    reader TEXT NOT NULL,
+    digest TEXT NOT NULL,
+    raw BLOB NOT NULL
+) STRICT;

@@ -21,6 +21,14 @@ def fetch(connection: sqlite3.Connection, name: str, values: Any) -> list[Row]:
     return connection.execute(SQL[name], values).fetchall()
 
 
+def journal_tail(connection: sqlite3.Connection, run: str) -> tuple[Row | None, list[Row]]:
+    """See `Store.journal_tail`. A snapshot that is replaced in between does no harm: entries are only ever added."""
+    kept = connection.execute(SQL["snapshot_of_run"], (run,)).fetchone()
+    if kept is None:
+        return None, fetch(connection, "journal_of_run", (run,))
+    return kept, fetch(connection, "journal_after", (run, kept[2]))
+
+
 def runs_page(connection: sqlite3.Connection, query: RunQuery) -> list[Row]:
     """A page of runs. Of several statuses each has a look of its own, so that an index can give it in order."""
     live = [status for status in query.statuses if status in LIVE]

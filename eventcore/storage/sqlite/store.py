@@ -38,6 +38,7 @@ from eventcore.kernel.records import (
     Run,
     RunQuery,
     Schedule,
+    Snapshot,
     Timer,
 )
 from eventcore.kernel.upkeep import MAX_COUNTS, CountBy, EventCount, Prune, Pruned, PrunedRuns, PruneRuns, ordered
@@ -282,6 +283,10 @@ class SqliteStore(Store):
 
     async def journal(self, run: str) -> list[JournalEntry]:
         return await self._rows("journal_of_run", (run,), journal_of)
+
+    async def journal_tail(self, run: str) -> tuple[Snapshot | None, list[JournalEntry]]:
+        kept, rows = await self._read(statements.journal_tail, run)
+        return None if kept is None else Snapshot(*kept), [journal_of(row) for row in rows]
 
     async def run(self, run_id: str) -> Run | None:
         return await self._one("run_by_id", (run_id,), run_of)

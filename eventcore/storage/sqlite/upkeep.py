@@ -45,6 +45,7 @@ def prune_runs(connection: sqlite3.Connection, request: PruneRuns) -> PrunedRuns
         rows = connection.execute(SQL["searchable_entries"], (run,)).fetchall()
         search.forget(connection, rows)
         connection.execute(SQL["delete_entries"], (run,))
+        connection.execute(SQL["delete_snapshot"], (run,))
         connection.execute(SQL["delete_run"], (run,))
         runs, entries = runs + 1, entries + len(rows)
         if entries >= MAX_ENTRIES:

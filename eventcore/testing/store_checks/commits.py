@@ -113,7 +113,7 @@ async def check_all_of_it(make_store: MakeStore) -> None:
         assert all(isinstance(entry, tuple) for entry in found["events"][0].path)
         for name in ("runs", "definitions", "timers", "keys", "cursors", "deliveries", "dead_letters", "plugin_states"):
             assert found[name] == getattr(batch, name), name
-        for name in ("packages", "plugin_hooks", "plugin_settings", "memory", "schedules", "audit"):
+        for name in ("snapshots", "packages", "plugin_hooks", "plugin_settings", "memory", "schedules", "audit"):
             assert found[name] == getattr(batch, name), name
 
 

@@ -32,6 +32,7 @@ from eventcore.kernel.records import (
     RunMove,
     RunQuery,
     Schedule,
+    Snapshot,
     Timer,
 )
 
@@ -146,6 +147,7 @@ def full_batch() -> Batch:
     return Batch(
         log=[full_event(), full_step()],
         runs=[full_run()],
+        snapshots=[Snapshot("r1", "default", 1, 2, 3, "code", "5ha", b'{"x":1}')],
         definitions=[Definition("d1", "default", "triage", b"{}", 1.0)],
         timers=[Timer("t1", "default", 5.0, "r1", b'{"x":1}')],
         keys=[Key("default", "emit:/host", "k1", "digest", "e1", 100.0)],
@@ -167,10 +169,12 @@ async def everything(store: Store) -> dict[str, Any]:
     more = cast(DeliveryReads, store)
     definition, key = await store.definition("d1"), await store.key("default", "emit:/host", "k1", 50.0)
     cursor = await more.cursor("default", "sub")
+    kept, _ = await store.journal_tail("r1")
     return {
         "events": await store.events(EventQuery()),
         "journal": await store.journal("r1"),
         "runs": await store.runs(RunQuery()),
+        "snapshots": [kept] if kept else [],
         "definitions": [definition] if definition else [],
         "timers": await store.timers(1e9),
         "keys": [key] if key else [],

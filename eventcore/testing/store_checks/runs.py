@@ -8,8 +8,18 @@ from dataclasses import replace
 import anyio
 
 from eventcore.kernel.errors import Conflict
-from eventcore.kernel.records import Batch, Listening, Memory, Run, RunAt, RunMove, RunQuery, Schedule, Timer
-from eventcore.testing.store_checks.records import LONGEST, MakeStore, attempt, event, full_run, move, run, started
+from eventcore.kernel.records import Batch, Listening, Memory, Run, RunAt, RunMove, RunQuery, Schedule, Snapshot, Timer
+from eventcore.testing.store_checks.records import (
+    LONGEST,
+    MakeStore,
+    attempt,
+    event,
+    full_run,
+    move,
+    run,
+    started,
+    step,
+)
 
 
 async def check_run_moves(make_store: MakeStore) -> None:
@@ -41,6 +51,30 @@ async def check_runs_are_added_once(make_store: MakeStore) -> None:
         found = await store.run("r2")
         assert found is not None
         assert (found.status, found.version) == ("waiting", 2)
+
+
+async def check_snapshots(make_store: MakeStore) -> None:
+    """A run has one at most; what is read with it is the journal after it, and after a refused commit all is as before.
+
+    The last of several in one commit counts, and one that is put stays although the commit removes an older one.
+    """
+    async with started(make_store) as store:
+        await store.commit(Batch(runs=[run("r1")], log=[step(1), event(2), step(3), step(4, run="r2"), step(5)]))
+        assert await store.journal_tail("r1") == (None, await store.journal("r1"))
+        first = Snapshot("r1", "default", 3, 2, 1, "code", "5ha", b'{"n":1}')
+        await store.commit(Batch(snapshots=[replace(first, position=1), first]))
+        assert await store.journal_tail("r1") == (first, (await store.journal("r1"))[2:])
+        second = replace(first, position=5, count=3, raw=b"x" * 300_000)
+        assert isinstance(await attempt(store, Batch(snapshots=[second]), RunAt("r1", 9)), Conflict)
+        assert await store.journal_tail("r1") == (first, (await store.journal("r1"))[2:])
+        await store.commit(Batch(snapshots=[second], snapshots_done=["r1"]))
+        assert await store.journal_tail("r1") == (second, [])
+        await store.commit(Batch(log=[step(6)]))
+        kept, rest = await store.journal_tail("r1")
+        assert (kept, [entry.event.position for entry in rest]) == (second, [6])
+        await store.commit(Batch(snapshots_done=["r1", "nobody"]))
+        assert await store.journal_tail("r1") == (None, await store.journal("r1"))
+        assert await store.journal_tail("nobody") == (None, [])
 
 
 async def check_listening(make_store: MakeStore) -> None:

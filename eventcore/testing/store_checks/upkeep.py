@@ -18,6 +18,7 @@ from eventcore.kernel.records import (
     Key,
     LogEntry,
     RunQuery,
+    Snapshot,
 )
 from eventcore.kernel.upkeep import EventCount, Prune, Pruned, PrunedRuns, PruneRuns
 from eventcore.testing.store_checks.records import MakeStore, event, ids, move, run, started, step
@@ -233,13 +234,17 @@ async def check_prune_runs(make_store: MakeStore) -> None:
         raw = b'{"text":"invoice"}'
         log = [step(n, run=f"r{n}", raw=raw) for n in range(1, 6)]
         definitions = [Definition(f"d{n}", "default", "triage", b"{}", 1.0) for n in range(3)]
-        await store.commit(Batch(log=[*log, step(6, run="r1", raw=raw)], runs=runs, definitions=definitions))
+        kept = [Snapshot(f"r{n}", "default", n, 1, 1, "", "", b"{}") for n in (1, 5)]
+        last = step(6, run="r1", raw=raw)
+        await store.commit(Batch(log=[*log, last], runs=runs, definitions=definitions, snapshots=kept))
         assert len(await store.events(EventQuery(text="invoice"))) == 6
         old = PruneRuns(before=4.0, unused_since=0.0, tenant="default")
         assert await store.prune_runs(old, dry_run=True) == PrunedRuns(3)
         assert await store.prune_runs(replace(old, limit=2)) == PrunedRuns(2, entries=3)
         assert [await store.run(f"r{n}") is None for n in range(1, 7)] == [True, True, False, False, False, False]
         assert await store.journal("r1") == []
+        assert await store.journal_tail("r1") == (None, []), "its snapshot went with it"
+        assert await store.journal_tail("r5") == (kept[1], [])
         assert ids(await store.events(EventQuery(text="invoice"))) == ["e0003", "e0004", "e0005"]
         assert await store.event("e0001") is None
         assert await store.prune_runs(replace(old, unused_since=1.0)) == PrunedRuns(1, entries=1)

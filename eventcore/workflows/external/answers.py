@@ -11,11 +11,10 @@ from eventcore.kernel.json import encode, text_digest
 from eventcore.kernel.ports import Clock, Store
 from eventcore.kernel.records import LIVE, Batch, Key, KeyAbsent, Run, Timer
 from eventcore.workflows.external.resume import Resume, ResumeTokens, answer_ref
+from eventcore.workflows.loading import load
 from eventcore.workflows.pinned import plan_of
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.saving import Commit
-from eventcore.workflows.scribe import entries_of, initial_state
-from eventcore.workflows.state import fold
 
 _SCOPE = "resume"
 
@@ -73,7 +72,7 @@ class Answers:
         plan = await plan_of(self._registry, self._store, run) if run.status in LIVE else None
         if plan is None:
             raise over
-        state = fold(initial_state(run), entries_of(await self._store.journal(run.id)))
+        state = (await load(self._store, run, plan)).state
         step = state.steps.get(told.path)
         if step is None or state.epochs.get(told.path, 0) != told.epoch:
             raise over

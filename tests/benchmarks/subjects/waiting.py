@@ -5,7 +5,8 @@ starts, and a plain recorded emit) and `waits` (an emit that COUNT runs wait for
 `fill`: a home with COUNT waiting runs; says `ready`, and kills itself when it is told to.
 `resume`: the seconds until that home is open, and the megabytes that are in use then.
 `finished`: rounds of starting a run and of listing the last 50, among COUNT finished runs and in an empty store.
-`long`: from a signal to the next step, of a run with COUNT journal entries that is loaded for it, and of a short run.
+`long`: from a signal to the next step, of a run with COUNT journal entries that is loaded for it, of one with five
+times as many, and of a short run.
 `cron`: the CPU that COUNT schedules take while nothing is due, in milliseconds a second.
 """
 
@@ -225,13 +226,14 @@ async def long(folder: Path, count: int) -> None:
         for number in range(10)
         for step in ({"id": f"w{number}", "wait_for": {"signal": "go"}}, {"id": f"e{number}", "emit": "moved"})
     ]
-    each = {"id": "all", "foreach": "{{ inputs.items }}", "max_parallel": 100, "plugin": "add_one"}
+    each = {"foreach": "{{ inputs.items }}", "max_parallel": 100, "plugin": "add_one"}
     async with EventCore(store=f"sqlite:///{folder.absolute()}/long.db") as core:
         await _furnish(core)
-        core.workflows.define({"slug": "long", "steps": [each, *waits]})
         runs, moved = {}, asyncio.Event()
-        for name, items in (("ours", count // 2), ("peer", 1)):
-            runs[name] = await core.workflows.start("long", {"items": [*range(items)]})
+        for name, loops, items in (("ours", 1, count // 2), ("far", 5, count // 2), ("peer", 1, 1)):
+            steps = [{**each, "id": f"all{number}"} for number in range(loops)]
+            core.workflows.define({"slug": name, "steps": [*steps, *waits]})
+            runs[name] = await core.workflows.start(name, {"items": [*range(items)]})
         core.bus.subscribe("moved", lambda event: moved.set())
         for run in runs.values():
             while await run.status() != "waiting":

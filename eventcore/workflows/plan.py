@@ -13,6 +13,7 @@ from eventcore.kernel.errors import ExpressionError, InvalidDefinition, InvalidI
 from eventcore.kernel.json import digest, encode, text_digest
 from eventcore.kernel.names import ALIASES, did_you_mean
 from eventcore.kernel.schemas import Schema, defaults
+from eventcore.workflows.clockwork import mistimed
 from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of
 from eventcore.workflows.expressions import Expressions, Template
 from eventcore.workflows.state import UNDO
@@ -284,6 +285,7 @@ class _Compiler:
 
     def _trigger(self, trigger: Trigger, at: Path) -> TriggerPlan:
         text = encode(trigger.model_dump(mode="json", by_alias=True, exclude_defaults=True)).decode()
+        self._problems += [self._source.problem((*at, key), message) for key, message in mistimed(trigger)]
         pattern = "on_command" if trigger.command else trigger.event or ""
         given = {"event": "{{ event }}"} if trigger.event or trigger.command else {}
         return TriggerPlan(

@@ -12,7 +12,6 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
-from zoneinfo import ZoneInfo
 
 import anyio
 import anyio.lowlevel
@@ -25,6 +24,7 @@ from eventcore.kernel.event import Event
 from eventcore.kernel.json import decode, encode, text_digest
 from eventcore.kernel.ports import Clock, Ids, Store
 from eventcore.kernel.records import LIVE, Batch, KeyAbsent, Run, RunQuery, Schedule
+from eventcore.workflows.clockwork import moment
 from eventcore.workflows.definition import Trigger
 from eventcore.workflows.launch import Launcher
 from eventcore.workflows.plan import Plan, TriggerPlan
@@ -46,8 +46,7 @@ _NEVER = 9e15
 def next_after(trigger: Trigger, after: float) -> float | None:
     """The first occurrence later than `after` (seconds since the epoch), or None."""
     if trigger.at is not None:
-        at = datetime.fromisoformat(trigger.at)
-        when = (at if at.tzinfo else at.replace(tzinfo=ZoneInfo(trigger.timezone))).timestamp()
+        when = moment(trigger)
         return when if when > after else None
     return None if trigger.cron is None else next_time(trigger.cron, trigger.timezone, after)
 
@@ -138,6 +137,9 @@ class Scheduler:
             except EventCoreError as error:
                 log.error("schedules could not be kept: %s", error)
                 wait = 5.0
+            except Exception:  # a bug of ours must not end the engine
+                log.exception("schedules could not be kept; trying again in %g s", _IDLE)
+                wait = _IDLE
             with anyio.move_on_after(max(0.0, wait)):
                 await self._bell.wait()
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from eventcore.cli.session import find_home
 from eventcore.home.catalogue import catalogue_root
 from eventcore.home.discovery import find_files, find_plugins
 from eventcore.home.settings_file import read_settings
+from eventcore.hooks.specs import HOOKS
 from eventcore.kernel.errors import EventCoreError, Problem
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.settings import ExternalEngineSettings
@@ -28,6 +30,7 @@ def surroundings(files: list[Path]) -> Surroundings:
     roots = list(dict.fromkeys(root.resolve() for root in roots))
     intents: set[str] = set()
     kinds: dict[str, tuple[str, str]] = {}
+    takes: dict[str, dict[str, Any]] = {}
     folders: list[Path] = []
     for found in find_plugins([root / "plugins" for root in roots]):
         folders.append(Path(found.folder) / "workflows")
@@ -36,6 +39,8 @@ def surroundings(files: list[Path]) -> Surroundings:
         except EventCoreError:
             continue  # `plugins validate` tells why
         intents.update(manifest.answers)
+        if manifest.input_schema is not None:
+            takes |= dict.fromkeys(manifest.answers, manifest.input_schema)
         kinds |= {f"{manifest.slug}.{one.name}": (one.input_type, one.output_type) for one in manifest.capabilities}
     known: dict[str, Workflow] = {}
     searched = [root / "workflows" for root in roots] + folders
@@ -47,7 +52,7 @@ def surroundings(files: list[Path]) -> Surroundings:
         known.setdefault(workflow.slug, workflow)
     places = [str(folder) for folder in searched if folder.is_dir()]
     places += [f"{name} at {engine.base_url}" for name, engine in engines.items()]
-    return Surroundings(intents, known, _served(engines), tuple(places), kinds)
+    return Surroundings(intents, known, _served(engines), tuple(places), kinds, takes, frozenset(HOOKS))
 
 
 def chained(manifest: PluginManifest, around: Surroundings) -> Problem | None:

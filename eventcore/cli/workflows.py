@@ -104,6 +104,7 @@ def _checked(files: list[Path]) -> Iterator[dict[str, Any]]:
             report["problems"] += [problem.as_dict() for problem in error.problems]
         except EventCoreError as error:
             report["problems"].append(_problem(file, error.message))
+        report["problems"].sort(key=lambda problem: (problem["line"] or 0, problem.get("column") or 0))
         yield report
 
 

@@ -314,13 +314,21 @@ class _YamlBuilder:
             for event in self._events(text):
                 self._take(event)
         except yaml.MarkedYAMLError as why:
-            mark = why.problem_mark or why.context_mark
-            self._fail(f"is not YAML: {why.problem or why.context}", None if mark is None else mark.line + 1)
+            self._not_yaml(text, why)
         except yaml.reader.ReaderError as why:
             self._fail(f"is not YAML: {why.reason}", text.count("\n", 0, why.position) + 1)
         except UnicodeError:
             self._fail("holds a lone surrogate, which is not text")
         return self._root
+
+    def _not_yaml(self, text: str, why: yaml.MarkedYAMLError) -> NoReturn:
+        mark, reason = why.problem_mark or why.context_mark, why.problem or why.context
+        if mark is None:
+            self._fail(f"is not YAML: {reason}")
+        line = "".join(text.split("\n")[mark.line : mark.line + 1])
+        if "\t" in line[: mark.column + 1] and not line[: mark.column].strip(" \t-"):
+            reason = "a tab at the beginning of a line; use spaces"
+        raise self._error([Problem(self._file, mark.line + 1, "", f"is not YAML: {reason}", column=mark.column + 1)])
 
     @staticmethod
     def _events(text: str) -> Iterator[Any]:

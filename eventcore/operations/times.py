@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from eventcore.kernel.errors import InvalidInput
-from eventcore.workflows.definition import seconds
+from eventcore.workflows.durations import seconds
 
 
 def when(text: str | float | None, name: str) -> datetime | timedelta | float | None:

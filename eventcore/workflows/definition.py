@@ -24,41 +24,14 @@ from eventcore.kernel.names import (
     is_hook_event,
     workflow_slug,
 )
+from eventcore.workflows.durations import Duration
 
 MAX_STEPS = 1000
-_MAX_DURATION = 100 * 366 * 86400
-_DURATION = re.compile(r"(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+(?:\.\d+)?)s)?(?:(\d+)ms)?")
 _STEP_ID = re.compile(r"[a-z][a-z0-9_]{0,63}")
 STEP_KINDS = ("plugin", "workflow", "emit", "wait_for", "approve", "sleep", "hook", "steps")
 UNDO_KINDS = ("plugin", "workflow", "emit")
 #: The most items that one `foreach` goes through.
 MAX_ITEMS = 10_000
-
-
-def seconds(value: Any) -> float:
-    """A duration in seconds: a number, or a text like `500ms`, `30s`, `1h30m`, `2d`.
-
-    Raises:
-        ValueError: it is neither, or negative.
-    """
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        if value < 0:
-            raise ValueError("a duration cannot be negative")
-        return _bounded(float(value), value)
-    match = _DURATION.fullmatch(value) if isinstance(value, str) else None
-    if not match or not any(match.groups()):
-        raise ValueError(f"{value!r} is no duration; write seconds, or 500ms, 30s, 1h30m, 2d")
-    days, hours, minutes, secs, millis = (float(part or 0) for part in match.groups())
-    return _bounded(days * 86400 + hours * 3600 + minutes * 60 + secs + millis / 1000, value)
-
-
-def _bounded(found: float, written: Any) -> float:
-    if not found <= _MAX_DURATION:  # NaN is not, either
-        raise ValueError(f"{written!r:.40} is no duration; the longest is {_MAX_DURATION // 86400:,} days")
-    return found
-
-
-Duration = Annotated[float, BeforeValidator(seconds)]
 
 
 class _Model(BaseModel):
@@ -289,8 +262,22 @@ _MODELS: dict[str, type[BaseModel]] = {
 }
 
 
+#: Fields that take one of several types: their mistakes come once a type, which nobody can read.
+_EITHER = {
+    "foreach": "is a list, or an expression that gives one",
+    "priority": "is a number from -1000 to 1000, or an expression of inputs",
+}
+
+
 def _telling(items: list[Any]) -> list[Any]:
-    """Without "steps is too short" where it is only so because the steps that are there have mistakes."""
+    """Each mistake once; without "steps is too short" where the steps that are there have mistakes."""
+    merged: dict[Any, Any] = {}
+    for item in items:
+        path = item["loc"]
+        if len(path) > 1 and path[-2] in _EITHER and isinstance(path[-1], str):
+            path, item = path[:-1], {**item, "loc": path[:-1], "type": "either", "msg": _EITHER[path[-2]]}
+        merged.setdefault((path, item["type"]), item)
+    items = list(merged.values())
     wrong_steps = any(item["loc"][:1] == ("steps",) and len(item["loc"]) > 1 for item in items)
     return [item for item in items if not (wrong_steps and item["loc"] == ("steps",) and item["type"] == "too_short")]
 
@@ -404,8 +391,10 @@ def _check_cycle(steps: tuple[Step, ...], at: tuple[str | int, ...], place: Sour
     try:
         TopologicalSorter(needs_of(steps)).prepare()
     except CycleError as error:
-        cycle = " -> ".join(reversed(error.args[1]))
-        return [place.problem(at, f"steps need each other in a circle: {cycle}")]
+        circle = error.args[1][::-1]
+        first = min([step.id for step in steps].index(one) for one in circle)
+        message = f"steps need each other in a circle: {' -> '.join(circle)}"
+        return [place.problem((*at, first, "needs"), message)]
     return []
 
 

@@ -30,6 +30,7 @@ from jinja2.filters import FILTERS
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from eventcore.kernel.documents import Path
 from eventcore.kernel.errors import ExpressionError
 from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
@@ -350,6 +351,15 @@ class Expressions:
             items = [self.value(item, known, found) for item in source]
             return lambda scope: [item(scope) for item in items]
         return lambda scope: source
+
+
+def leaves(source: Any, at: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Every text in a JSON value, with its path."""
+    if isinstance(source, str):
+        yield at, source
+    elif isinstance(source, dict | list):
+        for key, value in source.items() if isinstance(source, dict) else enumerate(source):
+            yield from leaves(value, (*at, key))
 
 
 def _parts(tree: nodes.Template) -> list[nodes.Node]:

@@ -16,11 +16,16 @@ from eventcore.kernel.errors import Problem
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.definition import Source, Step, Trigger, Workflow, needs_of, read_workflow
-from eventcore.workflows.expressions import Expressions, Template
+from eventcore.workflows.expressions import Expressions, Template, leaves
 from eventcore.workflows.kinds import Kinds, misfed
 from eventcore.workflows.plan import Plan, compile_plan
 
 _EXPRESSION = "{{"
+#: The words of JSON Schema (2020-12) whose values are objects.
+_HOLDING_SCHEMAS = frozenset(
+    "additionalProperties patternProperties propertyNames dependentSchemas dependentRequired unevaluatedProperties "
+    "$defs definitions $vocabulary items contains not if then else const default allOf anyOf oneOf".split()
+)
 #: Names that every event-triggered start has without a `with`.
 _DEFAULT_INPUTS = {"event": "{{ event }}"}
 
@@ -34,6 +39,8 @@ class Surroundings:
         workflows: definitions by slug, or None if they are not known.
         external: slugs that other engines serve, besides those in `workflows`; None: they may serve any.
         kinds: what the capabilities among the intents take and give.
+        takes: JSON Schemas of the parameters of intents, as far as plugins say.
+        hooks: hooks by name, or None if they are not known; code may declare more.
         searched: the places where workflows were looked for, for messages.
     """
 
@@ -42,6 +49,8 @@ class Surroundings:
     external: Collection[str] | None = ()
     searched: tuple[str, ...] = field(default=())
     kinds: Kinds = field(default_factory=dict)
+    takes: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    hooks: Collection[str] | None = None
 
     def elsewhere(self, slug: str) -> bool:
         """Whether another engine serves a slug, as far as settings tell."""
@@ -62,6 +71,7 @@ def check_file(path: FilePath, around: Surroundings | None = None) -> tuple[Plan
 def lint(workflow: Workflow, place: Source, around: Surroundings) -> list[Problem]:
     """What is wrong, or looks so, in a definition that compiles; in the order of its text."""
     check = _Check(workflow, place, around)
+    check.inputs()
     check.triggers()
     check.block(workflow.steps, ("steps",), frozenset())
     check.expressions(workflow.outputs, ("outputs",))
@@ -83,6 +93,13 @@ class _Check:
         problem.warning = True
         self.found.append(problem)
 
+    def inputs(self) -> None:
+        """Whether the inputs were written where the words of a JSON Schema stand."""
+        schema = self._workflow.inputs or {}
+        for name, value in schema.items():
+            if "properties" not in schema and isinstance(value, dict) and name not in _HOLDING_SCHEMAS:
+                self._warn(("inputs", name), "is no word of JSON Schema; inputs stand under `properties`")
+
     # -- triggers ----------------------------------------------------------------------------------------------------
 
     def triggers(self) -> None:
@@ -95,19 +112,23 @@ class _Check:
                 at = (*at, "with") if trigger.with_ is not None else at
                 self._fits(self._workflow.inputs, given, at, f"{self._workflow.slug} starts with")
 
-    def _fits(self, schema: Mapping[str, Any] | None, given: Mapping[str, Any], at: Path, what: str) -> None:
-        """Whether what is given to a workflow can fit its `inputs`."""
+    def _fits(
+        self, schema: Mapping[str, Any] | None, given: Mapping[str, Any], at: Path, what: str, noun: str = "input"
+    ) -> None:
+        """Whether what is given can fit a schema: `inputs` of a workflow, or the parameters of an intent."""
         if schema is None:
             return
         properties = schema.get("properties", {})
         for name in schema.get("required", ()):
             if name not in given and name not in defaults(schema):
-                self._error(at, f"{what} the input {name!r}, which is required and not given here")
+                self._error(at, f"{what} the {noun} {name!r}, which is required and not given here")
         for name, value in given.items():
             here = (*at, name)
             if name not in properties:
                 if schema.get("additionalProperties") is False:
-                    self._error(here, f"there is no input {name!r}{did_you_mean(name, properties)}")
+                    self._error(here, f"there is no {noun} {name!r}{did_you_mean(name, properties)}")
+                elif properties and given is not _DEFAULT_INPUTS:
+                    self._warn(here, f"there is no {noun} {name!r}{did_you_mean(name, properties) or ' in its schema'}")
             elif why := _misfit(properties[name], value):
                 self._error(here, why)
 
@@ -121,13 +142,15 @@ class _Check:
             here = (*at, index)
             over = _all_before(step.id, needs)
             self._calls(step, here)
+            self._hook(step, here)
             self._reachable(step, here)
             for why in misfed(step, self._workflow, self._around.kinds, self._all):
                 self._error((*here, "with"), why)
             for key, source in _sources(step):
                 inner = ids if key == "outputs" and step.steps else frozenset()
-                self._order(source, (*here, key), (ids - over - {step.id}) - inner)
-                self.expressions(source, (*here, key))
+                there = (*here, "wait_for", key) if key == "match" else (*here, key)
+                self._order(source, there, (ids - over - {step.id}) - inner)
+                self.expressions(source, there)
             if step.steps is not None:
                 self.block(step.steps, (*here, "steps"), before | over)
 
@@ -138,8 +161,16 @@ class _Check:
             intents = self._around.intents
             if called.plugin is not None and intents is not None and called.plugin not in intents:
                 self._warn((*here, "plugin"), f"nobody answers {called.plugin!r}{did_you_mean(called.plugin, intents)}")
+            if (schema := self._around.takes.get(called.plugin or "")) and isinstance(called.with_ or {}, dict):
+                where = (*here, "with") if called.with_ is not None else here
+                self._fits(schema, called.with_ or {}, where, f"{called.plugin} needs", "parameter")
             if called.workflow is not None:
                 self._starts(called.workflow, called.with_, here)
+
+    def _hook(self, step: Step, at: Path) -> None:
+        hooks = self._around.hooks
+        if step.hook is not None and hooks is not None and step.hook not in hooks:
+            self._warn((*at, "hook"), f"there is no hook {step.hook!r} here{did_you_mean(step.hook, hooks)}")
 
     def _starts(self, slug: str, given: Any, at: Path) -> None:
         known = self._around.workflows
@@ -177,20 +208,23 @@ class _Check:
     # -- expressions -------------------------------------------------------------------------------------------------
 
     def _order(self, source: Any, at: Path, not_over: frozenset[str]) -> None:
-        for template in self._all(source):
-            for name, attribute in sorted(template.reads):
-                if name == "steps" and attribute in not_over:
-                    self._warn(at, f"reads steps.{attribute}, which may not have begun; add it to needs")
+        for here, name, attribute in self._reads(source, at):
+            if name == "steps" and attribute in not_over:
+                self._warn(here, f"reads steps.{attribute}, which may not have begun; add it to needs")
 
     def expressions(self, source: Any, at: Path) -> None:
         """Whether the inputs that are read are declared."""
         schema = self._workflow.inputs
         if schema is None or "properties" not in schema:
             return
-        for template in self._all(source):
-            for name, attribute in sorted(template.reads):
-                if name == "inputs" and attribute and attribute not in (properties := schema["properties"]):
-                    self._warn(at, f"there is no input {attribute!r}{did_you_mean(attribute, properties)}")
+        for here, name, attribute in self._reads(source, at):
+            if name == "inputs" and attribute and attribute not in (properties := schema["properties"]):
+                self._warn(here, f"there is no input {attribute!r}{did_you_mean(attribute, properties)}")
+
+    def _reads(self, source: Any, at: Path) -> Iterator[tuple[Path, str, str]]:
+        for here, text in leaves(source, at):
+            for template in self._all(text):
+                yield from ((here, name, attribute) for name, attribute in sorted(template.reads))
 
     def _all(self, source: Any) -> list[Template]:
         found: list[Template] = []
@@ -247,7 +281,7 @@ def _sources(step: Step) -> Iterator[tuple[str, Any]]:
     if step.if_ is not None:
         yield "if", step.if_ if _EXPRESSION in step.if_ else "{{ " + step.if_ + " }}"
     if step.wait_for is not None:
-        yield "wait_for", step.wait_for.match
+        yield "match", step.wait_for.match
     for key, source in (("with", step.with_), ("foreach", step.foreach), ("outputs", step.outputs)):
         if source is not None:
             yield key, source

@@ -14,8 +14,8 @@ from eventcore.kernel.json import digest, encode, text_digest
 from eventcore.kernel.names import ALIASES, did_you_mean
 from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.clockwork import mistimed
-from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of
-from eventcore.workflows.expressions import Expressions, Template
+from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of, walk
+from eventcore.workflows.expressions import Expressions, Template, leaves
 from eventcore.workflows.state import UNDO
 
 Value = Callable[[Mapping[str, Any]], Any]
@@ -187,17 +187,24 @@ def _kind_of(step: Step) -> tuple[str, str]:
     return kind, getattr(step, kind) if kind in ("plugin", "workflow", "emit", "hook") else ""
 
 
-def _given(step: Step) -> tuple[Any, str]:
-    """What a step is given, which may hold expressions, and the key under which it stands."""
+def _given(step: Step) -> tuple[Any, Path]:
+    """What a step is given, which may hold expressions, and where it stands."""
     if step.wait_for is not None:
-        return step.wait_for.match, "wait_for"
+        return step.wait_for.match, ("wait_for", "match")
     if step.approve is not None:
-        return {"message": step.approve.message, "input": step.with_ or {}}, "approve"
-    return step.with_, "with"
+        return {"message": step.approve.message, "input": step.with_ or {}}, ("approve",)
+    return step.with_, ("with",)
 
 
 def _emitted(value: Value, payload: Payload, type: str, scope: Mapping[str, Any]) -> Any:
     return payload(type, value(scope))
+
+
+def _as_written(path: Path) -> Path:
+    """Where a text stands in the definition: what an approval shows besides its message is its `with`."""
+    if len(path) > 3 and path[-3] == "approve" and path[-2] == "input":
+        return (*path[:-3], "with", path[-1])
+    return path
 
 
 class _Compiler:
@@ -244,7 +251,7 @@ class _Compiler:
             id=step.id,
             kind=kind,
             target=target,
-            params=self._given(kind, target, {} if source is None else source, inner, (*at, key), secrets),
+            params=self._given(kind, target, {} if source is None else source, inner, (*at, *key), secrets),
             condition=self._condition(step.if_, names, (*at, "if")),
             needs=needs,
             step=step,
@@ -300,7 +307,7 @@ class _Compiler:
         if source is None:
             return None
         # People write `if: steps.a.output.ok` as often as with braces; both mean the expression.
-        text = source if "{{" in source else "{{ " + source + " }}"
+        text = source if "{{" in source or "{%" in source else "{{ " + source + " }}"
         try:
             template = self._expressions.compile(text, names)
         except ExpressionError as error:
@@ -314,12 +321,25 @@ class _Compiler:
         try:
             value = self._expressions.value(source, names, found)
         except ExpressionError as error:
-            self._problems.append(self._source.problem(at, str(error)))
+            self._problems += self._faults(source, names, at) or [self._source.problem(at, str(error))]
             return lambda scope: None
-        self._check_steps_named(found, at)
+        compiled = {one.source: one for one in found}
+        for path, text in leaves(source, at):
+            if text in compiled:
+                self._check_steps_named([compiled[text]], _as_written(path))
         if secrets is not None:
             secrets.update(attribute for one in found for name, attribute in one.reads if name == "secrets")
         return value
+
+    def _faults(self, source: Any, names: frozenset[str], at: Path) -> list[Problem]:
+        """Where in a value the expressions are that do not compile."""
+        problems: list[Problem] = []
+        for path, text in leaves(source, at):
+            try:
+                self._expressions.value(text, names)
+            except ExpressionError as error:
+                problems.append(self._source.problem(_as_written(path), str(error)))
+        return problems
 
     def _given(self, kind: str, target: str, source: Any, names: frozenset[str], at: Path, secrets: set[str]) -> Value:
         """What a step is given. What it emits is held against the payload model of its type before it begins."""
@@ -330,8 +350,14 @@ class _Compiler:
         for template in templates:
             for name, attribute in sorted(template.reads):
                 if name == "steps" and attribute and attribute not in self._ids:
-                    message = f"{template.source!r}: there is no step {attribute!r}{did_you_mean(attribute, self._ids)}"
+                    message = f"{template.source!r}: there is no step {attribute!r}{self._instead(attribute)}"
                     self._problems.append(self._source.problem(at, message))
+
+    def _instead(self, step: str) -> str:
+        for _, one in walk(self._workflow.steps):
+            if one.steps is not None and step in [inner.id for inner in one.steps]:
+                return f" here; it is inside the group {one.id!r}, of which others see the output only"
+        return did_you_mean(step, self._ids)
 
     def _schema(self) -> Schema | None:
         if self._workflow.inputs is None:

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from eventcore.kernel.errors import InvalidDefinition, InvalidInput, UnknownWorkflow
-from eventcore.workflows.definition import Retry, Step, Workflow, parse_workflow, seconds
+from eventcore.workflows.definition import Retry, Step, Workflow, parse_workflow
+from eventcore.workflows.durations import seconds
 from eventcore.workflows.registry import Registry
 
 GOOD = """
@@ -68,10 +69,10 @@ WRONG: dict[str, tuple[str, int, str]] = {
     ),
     "circle": (
         "slug: w\nsteps:\n  - {id: a, emit: x, needs: [b]}\n  - {id: b, emit: x, needs: [a]}\n",
-        2,
+        3,
         "in a circle: (a -> b -> a|b -> a -> b)",
     ),
-    "needs itself": ("slug: w\nsteps:\n  - {id: a, emit: x, needs: [a]}\n", 2, "in a circle: a -> a"),
+    "needs itself": ("slug: w\nsteps:\n  - {id: a, emit: x, needs: [a]}\n", 3, "in a circle: a -> a"),
     "bad duration": ("slug: w\nsteps:\n  - id: a\n    sleep: soon\n", 4, "sleep: 'soon' is no duration"),
     "negative duration": ("slug: w\nsteps:\n  - id: a\n    sleep: -1\n", 4, "cannot be negative"),
     "endless duration": ("slug: w\nsteps:\n  - id: a\n    sleep: .inf\n", 4, "sleep: .*duration|JSON"),
@@ -97,9 +98,41 @@ WRONG: dict[str, tuple[str, int, str]] = {
     ),
     "bad template": (
         "slug: w\nsteps:\n  - id: a\n    plugin: x\n    with:\n      t: '{{ inputs.'\n",
-        5,
-        r"steps\[0\]\.with: ",
+        6,
+        r"steps\[0\]\.with\.t: ",
     ),
+    "template deep inside": (
+        "slug: w\nsteps:\n  - id: a\n    plugin: x\n    with:\n      t:\n        - fine\n        - u: '{{ item }}'\n",
+        8,
+        r":8:11 steps\[0\]\.with\.t\[1\]\.u: .*'item' is not available here",
+    ),
+    "template of an approval": (
+        "slug: w\nsteps:\n  - id: a\n    approve: ok?\n    with:\n      t: '{{ steps.b }}'\n",
+        6,
+        r"steps\[0\]\.with\.t: .*there is no step 'b'",
+    ),
+    "template of a wait": (
+        "slug: w\nsteps:\n  - id: a\n    wait_for:\n      event: e\n      match:\n        t: '{{ x }}'\n",
+        7,
+        r"steps\[0\]\.wait_for\.match\.t: ",
+    ),
+    "statement as a condition": (
+        "slug: w\nsteps:\n  - id: a\n    sleep: 1\n    if: '{% if x %}1{% endif %}'\n",
+        5,
+        r"if: '\{% if x %\}1\{% endif %\}': only expressions are available",
+    ),
+    "step of a group": (
+        "slug: w\nsteps:\n  - id: g\n    steps: [{id: h, sleep: 1}]\n"
+        "  - {id: a, emit: x, with: {t: '{{ steps.h }}'}}\n",
+        5,
+        "no step 'h' here; it is inside the group 'g', of which others see the output only",
+    ),
+    "none of several types": (
+        "slug: w\nsteps:\n  - id: a\n    emit: x\n    foreach: 5\n",
+        5,
+        r"steps\[0\]\.foreach: is a list, or an expression that gives one",
+    ),
+    "tab": ("slug: w\nsteps:\n\t- id: a\n", 3, ":3:1 is not YAML: a tab at the beginning of a line; use spaces"),
     "statement": (
         "slug: w\nsteps:\n  - id: a\n    plugin: x\n    with: '{% for i in x %}{% endfor %}'\n",
         5,

@@ -86,7 +86,7 @@ def test_bytes_and_byte_order_mark() -> None:
         ("yaml", "a: 1\nb:\n - c: 1\n   c: 2\n", "f:4 b[0].c: is given twice"),
         ("toml", "a = 1\nb = 2\na = 3\n", "f:3 is not TOML: Cannot overwrite a value"),
         ("json", '{\n "a": 1,,\n}', "f:2 is not JSON: unexpected character, expected a string key (column 9)"),
-        ("yaml", "a: [1\nb: 2", "f:2 is not YAML: did not find expected ',' or ']'"),
+        ("yaml", "a: [1\nb: 2", "f:2:2 is not YAML: did not find expected ',' or ']'"),
         ("yaml", "a: 1\nb: \x01", "f:2 is not YAML: control characters are not allowed"),
         ("yaml", "a: \ud800", "f:1 holds a lone surrogate, which is not text"),
         ("yaml", "a: 1\n1: b", "f:2 the key 1 must be text; put it in quotes"),

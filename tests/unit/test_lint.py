@@ -17,7 +17,10 @@ OTHER = parse_workflow(
     "slug: other\ninputs: {type: object, properties: {n: {type: integer}}, required: [n]}\n"
     "steps: [{id: back, workflow: circle}]"
 )[0]
-AROUND = Surroundings({"greet", "measure"}, {"other": OTHER}, searched=("workflows",))
+TAKES = {"measure": {"type": "object", "properties": {"of": {"type": "string"}}, "required": ["of"]}}
+AROUND = Surroundings(
+    {"greet", "measure"}, {"other": OTHER}, searched=("workflows",), takes=TAKES, hooks={"on_message"}
+)
 
 
 def found(text: str, around: Surroundings = AROUND) -> list[str]:
@@ -52,6 +55,27 @@ HEAD = "slug: w\ninputs: {type: object, properties: {n: {type: integer}, t: {typ
         (
             "slug: w\nsteps:\n  - {id: a, plugin: greet}\n  - {id: b, needs: [], plugin: greet, with: '{{ steps.a }}'}",
             "w.yaml:4:39 warning: steps[1].with: reads steps.a, which may not have begun",
+        ),
+        (
+            "slug: w\nsteps:\n  - {id: a, hook: on_mesage}",
+            "there is no hook 'on_mesage' here; did you mean 'on_message'",
+        ),
+        (
+            "slug: w\nsteps:\n  - {id: a, plugin: measure, with: {of: 5}}",
+            'w.yaml:3:37 steps[0].with.of: 5 is not of type "string"',
+        ),
+        ("slug: w\nsteps:\n  - {id: a, plugin: measure}", "measure needs the parameter 'of', which is required"),
+        (
+            "slug: w\nsteps:\n  - {id: a, plugin: greet, compensate: {plugin: measure, with: {off: '{{ output }}'}}}",
+            "warning: steps[0].compensate.with.off: there is no parameter 'off'; did you mean 'of'?",
+        ),
+        (
+            "slug: w\nsteps:\n  - {id: a, workflow: other, with: {n: 1, colour: red}}",
+            "w.yaml:3:43 warning: steps[0].with.colour: there is no input 'colour' in its schema",
+        ),
+        (
+            "slug: w\ninputs:\n  text: {type: string}\nsteps: [{id: a, sleep: 1s}]",
+            "w.yaml:3:3 warning: inputs.text: is no word of JSON Schema; inputs stand under `properties`",
         ),
         (
             "slug: circle\nsteps: [{id: a, workflow: other, with: {n: 1}}]",

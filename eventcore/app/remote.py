@@ -105,9 +105,7 @@ class RemoteRun:
             return row["output"]
         if row["status"] in ("queued", "running", "waiting", "paused"):
             raise TimeoutError(f"run {self.id} of {self.slug} is not over after {timeout:g} s")
-        error = row["error"] or {}
-        message = f"{self.slug} {row['status']}: {error.get('message', 'no reason given')}"
-        raise RunFailed(message, run=self.id, status=row["status"], step=error.get("step"), error=error)
+        raise RunFailed.of(self.slug, self.id, row["status"], row["error"] or {})
 
 
 class RemoteHistory(Room):

@@ -307,6 +307,14 @@ class RunFailed(EventCoreError):
 
     code = "run_failed"
 
+    @classmethod
+    def of(cls, slug: str, run: str, status: str, error: Mapping[str, Any]) -> RunFailed:
+        """How a run ended badly; what could not be undone is named, for somebody has to see to it by hand."""
+        message = f"{slug} {status}: {error.get('message', 'no reason given')}"
+        if left := error.get("compensation_failed"):
+            message += f"; could not be undone: {', '.join(left[:10])}{' and more' if len(left) > 10 else ''}"
+        return cls(message, run=run, status=status, step=error.get("step"), error=dict(error))
+
 
 class HomeError(EventCoreError):
     """The home cannot be opened."""

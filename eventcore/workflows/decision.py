@@ -10,7 +10,7 @@ from eventcore.kernel.event import MAX_PAYLOAD
 from eventcore.kernel.json import decode, encode
 from eventcore.kernel.quick import Lately, late_list, maker
 from eventcore.workflows.plan import Plan
-from eventcore.workflows.state import SETTLED, Entry, State, alive, apply, parent_of
+from eventcore.workflows.state import SETTLED, UNDO, Entry, State, alive, apply, parent_of
 from eventcore.workflows.ticks import Call, End, Listen, Publish, Wait
 
 _entry = maker(Entry)
@@ -161,7 +161,7 @@ class Decision(Lately):
 
     def scope(self, path: str) -> dict[str, Any]:
         """The names that the expressions of a step may use."""
-        scope = self.state.scope()
+        scope, path = self.state.scope(), path.removesuffix(UNDO)  # what undoes an item sees it as its step did
         if "[" in path or "/" in path:
             self._nested(path, scope)
         scope["secrets"] = _SECRETS

@@ -68,14 +68,7 @@ class RunHandle:
         assert self._data is not None
         if self._data["status"] == "completed":
             return self._data["output"]
-        error = self._data.get("error") or {}
-        raise RunFailed(
-            f"{self.slug} {self._data['status']}: {error.get('message', 'no reason given')}",
-            run=self.id,
-            status=self._data["status"],
-            step=error.get("step"),
-            error=error,
-        )
+        raise RunFailed.of(self.slug, self.id, self._data["status"], self._data.get("error") or {})
 
     async def over(self, timeout: float | None = 60.0) -> bool:
         """Wait for the end, however it comes, at most `timeout` seconds; return whether it came."""

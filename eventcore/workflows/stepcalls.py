@@ -101,8 +101,7 @@ class StepCalls:
     def _broke(self, call: Call, error: BaseException) -> Arrival:
         kind = error.kind if isinstance(error, PluginFailed) and error.kind != "PluginFailed" else type(error).__name__
         message = readable(error.message if isinstance(error, EventCoreError) else error)
-        after = error.details.get("retry_after") if isinstance(error, EventCoreError) else None
-        after = min(max(0.0, float(after)), _MAX_RETRY_AFTER) if isinstance(after, int | float) else None
+        after = _seconds(error.details.get("retry_after") if isinstance(error, EventCoreError) else None)
         body = {"type": kind, "message": message}
         if call.secrets:
             body = self._others["masked"](call, body)
@@ -120,4 +119,12 @@ class StepCalls:
 def _reported_failure(call: Call, output: dict[str, Any]) -> PluginFailed:
     """A result `{"success": false}` is a failure that the handler reports instead of raising."""
     message = output.get("message") or output.get("error") or f"{call.intent} reported a failure"
-    return PluginFailed(str(message), kind=str(output.get("error") or "PluginFailed"))
+    kind, after = str(output.get("error") or "PluginFailed"), output.get("retry_after")
+    return PluginFailed(str(message), kind=kind, retry_after=after)
+
+
+def _seconds(after: Any) -> float | None:
+    """What an error asks to wait, where it is a number that can be waited for."""
+    if isinstance(after, bool) or not isinstance(after, int | float) or not after >= 0:
+        return None
+    return min(float(after), _MAX_RETRY_AFTER)

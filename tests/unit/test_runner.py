@@ -240,6 +240,35 @@ async def test_a_result_that_reports_failure_fails_the_step(core: EventCore) -> 
     assert await result_of(core, {"id": "a", "plugin": "refuses"}) is None
 
 
+@pytest.mark.parametrize("after", [0.2, 0])
+async def test_a_result_may_say_when_to_come_again(core: EventCore, after: float) -> None:
+    tries: list[float] = []
+
+    def busy(params: Any) -> dict[str, Any]:
+        tries.append(time.monotonic())
+        return {"success": len(tries) > 1, "error": "busy", "retry_after": after}
+
+    core.plugins.intent("busy", busy)
+    await result_of(core, {"id": "a", "plugin": "busy", "retry": {"attempts": 2, "initial": "1h", "max": "1h"}})
+    assert len(tries) == 2
+    assert tries[1] - tries[0] >= after
+
+
+@pytest.mark.parametrize("after", [True, -1, "soon", None, [1]])
+async def test_what_is_no_time_to_come_again_is_not_obeyed(core: EventCore, after: Any) -> None:
+    tries: list[int] = []
+
+    def busy(params: Any) -> dict[str, Any]:
+        tries.append(1)
+        return {"success": len(tries) > 1, "error": "busy", "retry_after": after}
+
+    core.plugins.intent("busy", busy)
+    retry = {"attempts": 2, "initial": "10ms", "backoff": "constant", "jitter": False}
+    await result_of(core, {"id": "a", "plugin": "busy", "retry": retry})
+    [waits] = await of_type(core, "step_retrying")
+    assert waits.data["wait"] == 0.01
+
+
 @pytest.mark.parametrize("result", [object(), float("nan"), {1: 2}, b"x", "x" * 300_000, "\ud800"])
 async def test_a_result_that_is_no_json_fails_the_step(core: EventCore, result: Any) -> None:
     core.plugins.intent("odd", lambda params: result)

@@ -277,6 +277,22 @@ async def test_cancelling_ends_children_first_then_undoes(core: EventCore) -> No
     assert ended == [child.id, run.id]
 
 
+@pytest.mark.parametrize("inside", [False, True])
+async def test_what_undoes_an_item_sees_it(core: EventCore, inside: bool) -> None:
+    """As its step did: `item` and `index`, also in a group; the last item first."""
+    log = Log(core)
+    call = {"plugin": "log", "with": {"n": "{{ item }}"}}
+    undo = {"plugin": "log", "with": {"n": "{{ item + 10 * index + 10 }}", "was": "{{ output.n }}"}}
+    each = {"foreach": [1, 2, 3], "max_parallel": 1}
+    step = {"id": "a", **call, "compensate": undo}
+    define(core, {"id": "g", **each, "steps": [step]} if inside else {**step, **each}, {"id": "f", "plugin": "nothing"})
+    core.plugins.intent("nothing", lambda params: {"success": False})
+    with pytest.raises(RunFailed) as caught:
+        await (await core.workflows.start("w")).result(5)
+    assert "compensation_failed" not in caught.value.details["error"]
+    assert [call["n"] for call in log.calls] == [1, 2, 3, 33, 22, 11]
+
+
 async def test_a_call_under_way_is_cut_off_by_cancel(core: EventCore) -> None:
     began = anyio.Event()
 
@@ -310,6 +326,7 @@ async def test_undo_that_fails_is_recorded_and_the_rest_is_undone(core: EventCor
         await run.result(5)
     assert [call["n"] for call in log.calls] == [1, 2, 3, 12, 12, 11]
     assert caught.value.details["error"]["compensation_failed"] == ["b"]
+    assert str(caught.value).endswith("; could not be undone: b")
     [event] = await of_type(core, "compensation_failed")
     assert event.subject == "b"
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from eventcore.engine import Engine
-from eventcore.workflows.plan import Plan
+from eventcore.workflows.plan import Plan, TriggerPlan
+
+
+def _starts(one: TriggerPlan) -> str:
+    """What a trigger waits for, in few words: a pattern of events, or `cron 0 9 * * *`."""
+    trigger = one.trigger
+    kind = next((kind for kind in ("cron", "at", "webhook") if getattr(trigger, kind) is not None), "")
+    return f"{kind} {getattr(trigger, kind)}" if kind else one.pattern
 
 
 def _row(engine: Engine, plan: Plan) -> dict[str, Any]:
@@ -14,7 +21,7 @@ def _row(engine: Engine, plan: Plan) -> dict[str, Any]:
         "name": plan.workflow.name,
         "description": plan.workflow.description,
         "steps": len(plan.steps),
-        "triggers": [trigger.pattern for trigger in plan.triggers],
+        "triggers": [_starts(one) for one in plan.triggers],
         "intents": sorted(plan.intents),
         "missing_intents": sorted(
             intent for intent in plan.intents if not engine.plugins.calls.knows(intent, engine.tenant)

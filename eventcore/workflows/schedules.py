@@ -7,6 +7,7 @@ were put forward; one that comes twice fires the first time.
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
@@ -36,7 +37,7 @@ log = logging.getLogger("eventcore.workflows")
 
 #: An occurrence is missed once it is so late, in seconds.
 LATE = 60.0
-#: The most occurrences that one look catches up with, and buffers.
+#: The most occurrences that one look catches up with, the newest ones, and buffers.
 _MOST = 1000
 # Seconds between looks: never longer than a clock that jumps may hide.
 _IDLE, _BUFFERED, _PAGE = 30.0, 1.0, 10_000
@@ -53,18 +54,23 @@ def next_after(trigger: Trigger, after: float) -> float | None:
 
 def occurrences(trigger: Trigger, first: float, now: float) -> Iterator[float]:
     """Which of the occurrences from `first` up to now are to start runs, by the trigger's `missed` and `window`."""
-    found, when = list[float](), first
-    while when <= now and len(found) < _MOST:
-        found.append(when)
-        following = next_after(trigger, when)
-        if following is None:
+    most = _MOST if trigger.missed == "all" else 1
+    oldest, span = max(first, now - max(trigger.window, LATE)), LATE
+    # The newest count, and there may be a million before them: so the look goes back step by step until it has enough.
+    while True:
+        begin = max(oldest, now - span)
+        found = deque(_walk(trigger, first if begin <= first else next_after(trigger, begin), now), maxlen=most)
+        if len(found) == most or begin == oldest:
             break
-        when = following
-    found = [one for one in found if now - one <= max(trigger.window, LATE)]
-    if trigger.missed == "all":
+        span *= 4
+    if trigger.missed != "none" or (found and now - found[-1] <= LATE):
         yield from found
-    elif found and (trigger.missed == "last" or now - found[-1] <= LATE):
-        yield found[-1]
+
+
+def _walk(trigger: Trigger, when: float | None, now: float) -> Iterator[float]:
+    while when is not None and when <= now:
+        yield when
+        when = next_after(trigger, when)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime
 from typing import Any
 
@@ -62,6 +63,30 @@ def test_missed_occurrences(missed: Any, count: int) -> None:
     found = list(occurrences(trigger, at("2026-01-01T09:00:00+00:00"), at("2026-01-03T12:00:00+00:00")))
     assert len(found) == count
     assert not found or iso(found[-1]) == "01-03T09:00Z"
+
+
+@pytest.mark.parametrize(("missed", "count"), [("none", 0), ("last", 1), ("all", 1000)])
+@pytest.mark.parametrize("away", [17 * 3600, 90 * DAY, 5 * 366 * DAY])
+def test_a_line_that_comes_often_catches_up_with_the_newest(missed: Any, count: int, away: float) -> None:
+    """However long nobody looked: neither the count of what was missed nor the time to find it grows with that."""
+    trigger = Trigger(cron="* * * * *", missed=missed, window=3650 * DAY)
+    now = at("2026-01-03T12:00:00+00:00")
+    began = time.perf_counter()
+    found = list(occurrences(trigger, now - away, now + 30))
+    assert time.perf_counter() - began < 5
+    if missed == "none":
+        assert found == [now], "the newest is on time"
+        found = list(occurrences(Trigger(cron="0 * * * *", missed="none"), now - away, now + 90))
+    assert len(found) == count
+    assert not found or found == [now - 60 * number for number in reversed(range(count))]
+
+
+def test_what_was_due_at_a_skipped_time_is_caught_up_with() -> None:
+    """02:30 was not there that night; what it came to instead is the first that was missed."""
+    trigger = Trigger(cron="30 2 * * *", timezone="Europe/Berlin", missed="all", window=10 * DAY)
+    first = at("2026-03-29T03:30:00+02:00")
+    found = list(occurrences(trigger, first, at("2026-03-30T12:00:00+02:00")))
+    assert found == [first, at("2026-03-30T02:30:00+02:00")]
 
 
 def test_the_window_bounds_what_is_caught_up_with() -> None:

@@ -299,7 +299,7 @@ def _wait_for(
     assert wait is not None
     match = {"run": decision.state.run["id"], "signal": wait.signal, **params} if wait.signal else params
     listen = {"kind": "event", "event": node.target, "match": match}
-    _listen(decision, path, attempt, at, wait.timeout, {"wait_for": wait.signal or node.target, **mark}, listen)
+    _listen(decision, path, attempt, at, node.patience, {"wait_for": wait.signal or node.target, **mark}, listen)
 
 
 def _approve(
@@ -311,7 +311,7 @@ def _approve(
     message = str(params["message"])
     about = {"message": message, "roles": list(ask.roles), "input": params["input"]}
     listen = {"kind": "approval", "event": DECIDED, "match": {"run": run, "step": path}, "about": about}
-    _listen(decision, path, attempt, at, ask.timeout, {"approve": message, **mark}, listen)
+    _listen(decision, path, attempt, at, node.patience, {"approve": message, **mark}, listen)
     decision.publishes.append(Publish(path, REQUESTED, {"run": run, "step": path, **about}))
 
 

@@ -144,6 +144,8 @@ class _Check:
             self._calls(step, here)
             self._hook(step, here)
             self._reachable(step, here)
+            for key in _idle_limits(step):
+                self._warn((*here, key), f"has no effect on a step of the kind {step.kinds[0]}")
             for why in misfed(step, self._workflow, self._around.kinds, self._all):
                 self._error((*here, "with"), why)
             for key, source in _sources(step):
@@ -285,6 +287,15 @@ def _sources(step: Step) -> Iterator[tuple[str, Any]]:
     for key, source in (("with", step.with_), ("foreach", step.foreach), ("outputs", step.outputs)):
         if source is not None:
             yield key, source
+
+
+def _idle_limits(step: Step) -> Iterator[str]:
+    """Limits of time that nothing looks at: only calls and waits have attempts, only what gathers has a total."""
+    kind = step.kinds[0]
+    if step.timeout is not None and kind in ("emit", "sleep", "steps"):
+        yield "timeout"
+    if step.total_timeout is not None and kind in ("emit", "sleep") and step.foreach is None:
+        yield "total_timeout"
 
 
 def _given(trigger: Trigger) -> Mapping[str, Any] | None:

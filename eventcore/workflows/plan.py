@@ -68,6 +68,13 @@ class StepPlan:
     def continue_on_error(self) -> bool:
         return self.step.continue_on_error
 
+    @property
+    def patience(self) -> float | None:
+        """How long a `wait_for` or an `approve` waits: its own limit or the step's, whichever ends first."""
+        wait = self.step.wait_for or self.step.approve
+        limits = (wait.timeout if wait is not None else None, self.step.timeout, self.step.total_timeout)
+        return min((limit for limit in limits if limit is not None), default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class TriggerPlan:

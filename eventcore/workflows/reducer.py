@@ -187,14 +187,14 @@ def _never_ended(decision: Decision, path: str, step: StepState, at: float) -> N
 
 
 def _waited_in_vain(decision: Decision, path: str, step: StepState) -> None:
-    node = decision.plan.node(path).step
-    wait = node.wait_for or node.approve
+    node = decision.plan.node(path)
+    wait = node.step.wait_for or node.step.approve
     decision.listens_done.append(path)
     if wait is not None and wait.on_timeout == "continue":
         decision.write("step_completed", path, step.attempt, status="completed", output=None, timed_out=True)
     else:
-        limit = wait.timeout if wait is not None and wait.timeout is not None else 0.0
-        fail(decision, path, step.attempt, {"type": "WaitTimeout", "message": f"nothing came within {limit:g} s"})
+        message = f"nothing came within {node.patience or 0.0:g} s"
+        fail(decision, path, step.attempt, {"type": "WaitTimeout", "message": message})
 
 
 def _awaits(step: StepState, ref: str) -> bool:

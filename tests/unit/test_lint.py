@@ -41,6 +41,12 @@ HEAD = "slug: w\ninputs: {type: object, properties: {n: {type: integer}, t: {typ
         ("slug: w\nsteps:\n  - {id: a, plugin: greet, if: 'x {{ 1 }}'}", "is text, which is true whenever"),
         ("slug: w\nsteps:\n  - {id: a, plugin: greet, foreach: abc}", "foreach goes through a list"),
         ("slug: w\nsteps:\n  - {id: a, plugin: greet, foreach: []}", "is empty, so this step never runs"),
+        ("slug: w\nsteps:\n  - {id: a, sleep: 1s, timeout: 5s}", "timeout: has no effect on a step of the kind sleep"),
+        ("slug: w\nsteps:\n  - {id: a, emit: e, total_timeout: 5s}", "total_timeout: has no effect on a step of"),
+        (
+            "slug: w\nsteps:\n  - {id: a, timeout: 5s, steps: [{id: b, sleep: 1s}]}",
+            "w.yaml:3:13 warning: steps[0].timeout: has no effect on a step of the kind steps",
+        ),
         (
             HEAD + "triggers: [{event: e}]\nsteps: [{id: a, sleep: 1s}]",
             "w starts with the input 'n', which is required",

@@ -121,3 +121,22 @@ async def test_an_approval_that_nobody_gives_runs_over(core: EventCore, then: st
     else:
         assert await run.result(5) is None
     assert await core.workflows.verbs.approvals() == []
+
+
+@pytest.mark.parametrize("limit", ["timeout", "total_timeout"])
+@pytest.mark.parametrize(
+    "wait",
+    [
+        {"wait_for": {"event": "never"}},
+        {"wait_for": {"signal": "never", "timeout": "1h"}},
+        {"approve": "Ship it?"},
+        {"approve": {"message": "Ship it?", "timeout": "1h"}},
+    ],
+)
+async def test_a_limit_of_the_step_ends_a_wait_too(core: EventCore, wait: dict[str, Any], limit: str) -> None:
+    """Whether it stands in the wait or beside it: the one that ends first counts."""
+    define(core, {"id": "a", **wait, limit: "20ms"})
+    with pytest.raises(RunFailed, match=r"nothing came within 0\.02 s") as caught:
+        await (await core.workflows.start("w")).result(5)
+    assert caught.value.details["error"]["type"] == "WaitTimeout"
+    assert not await core.engine.store.listening()

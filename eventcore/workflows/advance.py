@@ -21,6 +21,9 @@ _NAMED = 10
 _new_call = maker(Call)
 
 
+_KINDS = {dict: "an object", str: "text", int: "a number", float: "a number", bool: "a boolean", type(None): "nothing"}
+
+
 def advance(decision: Decision, at: float) -> None:
     """Go on wherever something changed, until nothing more follows."""
     if decision.state.phase != "forward":
@@ -217,7 +220,7 @@ def begin(decision: Decision, node: StepPlan, path: str, at: float) -> None:
             return
         items = decision.json(node.items(decision.scope(path)), f"`foreach` of {path}", MAX_GATHERED)
         if not isinstance(items, list):
-            raise InvalidInput(f"`foreach` of {path} is no list but {type(items).__name__}")
+            raise InvalidInput(f"`foreach` of {path} is no list but {_KINDS.get(type(items), 'something else')}")
         if len(items) > MAX_ITEMS:
             raise InvalidInput(f"`foreach` of {path} has {len(items):,} items; at most {MAX_ITEMS:,}")
     except InvalidInput as error:

@@ -76,7 +76,7 @@ class _Environment(ImmutableSandboxedEnvironment):
     intercepted_binops = frozenset({"+", "*", "**", "%"})
 
     def __init__(self) -> None:
-        super().__init__(undefined=StrictUndefined, autoescape=False, cache_size=0)
+        super().__init__(undefined=_Missing, autoescape=False, cache_size=0)
         self.globals.clear()
         bounded = {"replace": _replace, "join": _join, "map": _map, "sum": _sum, "int": _int, "round": _round}
         bounded |= {"tojson": _tojson, "json": _tojson, "trim": _trim, **OWN_FILTERS}
@@ -235,6 +235,21 @@ def _check_trimmed(chars: str | None = None) -> None:
 def _in(environment: _Environment, value: Any, container: Any) -> bool:
     environment.charge(len(container))
     return value in container
+
+
+class _Missing(StrictUndefined):
+    """What is not there; says what is, where that helps."""
+
+    __slots__ = ()
+
+    @property
+    def _undefined_message(self) -> str:
+        there, name = self._undefined_obj, self._undefined_name
+        if type(there) is not dict or not isinstance(name, str):
+            return super()._undefined_message
+        names = sorted(str(one) for one in there)
+        near = did_you_mean(name, names) or (f"; there is {', '.join(names[:8])}" if names else "; it is empty")
+        return f"there is no {name!r}{near}{', ...' if len(names) > 8 and 'mean' not in near else ''}"
 
 
 @dataclass(frozen=True, slots=True)

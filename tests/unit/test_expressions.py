@@ -286,3 +286,20 @@ def test_a_template_is_at_most_four_kib() -> None:
 def test_names_are_checked_when_it_is_compiled() -> None:
     with pytest.raises(ExpressionError, match="'evnt' is not available here; did you mean 'event'"):
         Expressions().compile("{{ evnt.data }}", frozenset({"event"}))
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{{ inputs.nmae }}", "there is no 'nmae'; did you mean 'name'?"),
+        ("{{ inputs.zzz + 1 }}", "there is no 'zzz'; there is age, name"),
+        ("{{ inputs.name.zzz }}", "has no attribute 'zzz'"),
+        ("{{ empty.zzz }}", "there is no 'zzz'; it is empty"),
+        ("{{ many.zzz }}", "there is no 'zzz'; there is k0, k1, k2, k3, k4, k5, k6, k7, ..."),
+    ],
+)
+def test_what_is_not_there_is_told_with_what_is(source: str, message: str) -> None:
+    scope = {"inputs": {"name": "Ada", "age": 3}, "empty": {}, "many": {f"k{n}": n for n in range(9)}}
+    with pytest.raises(ExpressionError) as caught:
+        Expressions().compile(source)(scope)
+    assert str(caught.value).endswith(message)

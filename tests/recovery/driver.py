@@ -18,6 +18,7 @@ import anyio
 
 from eventcore import EventCore
 from eventcore.kernel.faults import FaultPlan
+from eventcore.workflows.saving import Saver
 
 NOTES = 3
 ORDERS = 5
@@ -169,4 +170,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    Saver.every = 3  # the ten steps go on from snapshots, whichever commit the process dies around
     main()

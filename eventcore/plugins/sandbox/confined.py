@@ -201,7 +201,11 @@ async def _fork(
     sock, channel = socket.socketpair()
     status, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     output, written = os.pipe()
-    process = ConfinedProcess(sock, output, status, private, spec.allow.cpu_percent / 100, _quotas(spec, private))
+    process = ConfinedProcess(
+        *(sock, output, status, private, spec.allow.cpu_percent / 100, _quotas(spec, private)),
+        programs=bool(plan.programs),
+        file_bytes=plan.disk,
+    )
     try:
         with channel, told:
             try:

@@ -186,14 +186,14 @@ class DiskWatch:
         began = time.perf_counter()
         free, used = self._free_space(), self._worker.active_seconds()
         hidden = self._worker.nameless_bytes(self._devices)
-        room = math.inf
+        rooms: list[float] = []
         for folder, most in self._bounds.items():
-            left = most - size_of(folder, most) - hidden
-            if left < 0:
-                more = f", {hidden / _MIB:,.0f} MiB of it in files without a name" if hidden else ""
-                return f"{folder} holds more than {most / _MIB:,.0f} MiB{more}, or hides what it holds"
-            room = min(room, left)
-        self._room, self._free = room, free
+            rooms.append(most - size_of(folder, most))
+            if rooms[-1] < 0:
+                return f"{folder} holds more than {most / _MIB:,.0f} MiB, or hides what it holds"
+        if hidden > sum(rooms):  # which folder they were in nobody knows any more
+            return f"files without a name hold {hidden / _MIB:,.0f} MiB, and there is no room left for so much"
+        self._room, self._free = min(*rooms, sum(rooms) - hidden), free
         self._used = self._used if used is None else used
         self._cost = time.perf_counter() - began
         return ""

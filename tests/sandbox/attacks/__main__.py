@@ -95,7 +95,8 @@ def _run(corpus: Path, mode: str, names: list[str], timeout: float) -> Iterator[
                 if one["attack"] in left:
                     left.remove(one["attack"])
                     yield one
-        except TimeoutError:
+            process.wait(timeout)  # what it says last is why it ended
+        except (TimeoutError, subprocess.TimeoutExpired):
             hung = f"its host said nothing for {timeout:g} s"
         finally:
             with suppress(ProcessLookupError):

@@ -25,15 +25,17 @@ from anyio import to_thread
 _MIB = 1 << 20
 #: Between two ticks at a process that computes: so long as it takes to write the room that is left, within these
 #: bounds; and the longest time at one that does not. Seconds.
-_TICK, _SHORTEST, _LONGEST = 0.05, 0.005, 0.5
-#: Bytes that are written in a second: of CPU time, at most; and what ticks are chosen for.
-_FASTEST, _FAST = 4 << 30, 1 << 30
+_TICK, _SHORTEST, _LONGEST = 0.02, 0.005, 0.5
+#: Bytes that are written in a second, at most; about what was measured into the page cache of a fast machine.
+_FASTEST = 4 << 30
+#: The longest time without a look, where looks cost little. Seconds.
+_UNSEEN = 0.05
 #: Looks without need may take this part of the time; the next one waits accordingly.
 _SHARE = 0.05
 #: A look that took so long is followed by a pause of three times that, if the worker was stopped for it. Seconds.
 _LONG = 0.02
 #: A look at an answer that takes longer needs a reason. Seconds.
-_CHEAP = 0.005
+_CHEAP = 0.025
 #: The least that an entry counts: an empty file takes its place as well. Bytes.
 _ENTRY = 4096
 
@@ -133,14 +135,14 @@ class DiskWatch:
         seen, tick, due = -1.0, _SHORTEST, 0.0
         while (used := self._worker.active_seconds()) is not None:
             if used == seen:
-                tick = min(2 * tick, _bounded(self._room / _FAST, 10 * _SHORTEST, _LONGEST))
+                tick = min(2 * tick, _bounded(self._room / _FASTEST, 10 * _SHORTEST, _LONGEST))
             else:
-                seen, tick = used, _bounded(self._room / _FAST / 2, _SHORTEST, _TICK)
+                seen, tick = used, _bounded(self._room / _FASTEST / 2, _SHORTEST, _TICK)
                 pressing = self._had_time(used, self._room / 2) and self._taken() >= self._room / 2
                 if pressing or time.monotonic() >= due:
                     if text := await (self._stopped_look() if pressing else to_thread.run_sync(self._look)):
                         return text
-                    due = time.monotonic() + max(_TICK, self._cost / _SHARE)
+                    due = time.monotonic() + max(_UNSEEN, self._cost / _SHARE)
             await anyio.sleep(tick)
         return ""
 

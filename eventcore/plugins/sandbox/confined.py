@@ -209,6 +209,7 @@ async def _fork(
     try:
         with channel, told:
             try:
+                await process.note_folders()
                 data = json.dumps(plan.as_dict()).encode()
                 socket.send_fds(zygote.sock, [data], [channel.fileno(), written, told.fileno()])
             finally:

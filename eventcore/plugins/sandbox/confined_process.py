@@ -63,6 +63,11 @@ class ConfinedProcess:
             one.setblocking(False)
         os.set_blocking(output, False)
 
+    async def note_folders(self) -> None:
+        """Note what lies in its folders, before it is there."""
+        if self._disk is not None:
+            await self._disk.begin()
+
     async def begun(self, slug: str) -> None:
         """Wait until it is confined.
 
@@ -79,8 +84,6 @@ class ConfinedProcess:
                 step, number, text = said["failed"]
                 raise unavailable(slug, step, str(number or ""), text, "see the message")
             ready = ready or "ready" in said
-        if self._disk is not None:
-            await self._disk.begin()  # its code runs when it is told to load it, and not before
 
     def _hear(self) -> dict[str, Any] | None:
         """The next message of zygote, keeper or worker; None at the end."""
@@ -132,10 +135,14 @@ class ConfinedProcess:
 
     def active_seconds(self) -> float | None:
         """CPU time of it and of the programs that it runs; changes when one of them ends, too. None when it is gone."""
+        if not self.pid:
+            return None
         return cpu_of_kin(self.pid) if self._programs else self.cpu_seconds()
 
     def nameless_bytes(self, devices: frozenset[int]) -> float:
         """What it and its programs keep in files without a name. Takes some system calls a descriptor."""
+        if not self.pid:
+            return 0.0
         pids = kin_of(self.pid) if self._programs else (self.pid,)
         return nameless(pids, devices, self._most_of_a_file)
 

@@ -61,6 +61,8 @@ _MISTAKES = frozenset(
 )
 #: By what a corpus says in its answers whether it succeeded.
 _SAYS = ("success", "succeeded", "ok", "escaped", "exploited", "leaked", "pwned")
+#: What moves a cursor, ends a line unseen, or turns the direction of a line.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LOGGED: Any = SimpleNamespace(record=SimpleNamespace(slug="attack"))
 _NEIGHBOUR = "def run(params):\n    return params\n"
 
@@ -295,7 +297,7 @@ class _Lines(logging.Handler):
 
 def _text_harm(text: str) -> list[str]:
     """What a terminal would stumble over, or a log would drown in."""
-    found = ["control characters in its words"] if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text) else []
+    found = ["control characters in its words"] if _CONTROL.search(text) else []
     return found + ([f"{len(text):,} characters of words"] if len(text) > _MOST_WORDS else [])
 
 

@@ -104,6 +104,7 @@ def _of_file(path: Path, corpus: Path) -> list[Attack]:
         return [_described(name, "run", text, whole=True)]
     functions = [node for node in tree.body if isinstance(node, _FUNCTION)]
     ours = [one for one in functions if [argument.arg for argument in one.args.args] == ["planted"]]
+    ours = [one for one in ours if not one.name.startswith("_")]
     if ours and not module:
         return [_described(name, one.name, ast.get_docstring(one) or "") for one in ours]
     return _foreign(name, tree, entry, folder, text)

@@ -35,7 +35,7 @@ _SHARE = 0.05
 #: A look that took so long is followed by a pause of three times that, if the worker was stopped for it. Seconds.
 _LONG = 0.02
 #: A look at an answer that takes longer needs a reason. Seconds.
-_CHEAP = 0.025
+_CHEAP = 0.05
 #: The least that an entry counts: an empty file takes its place as well. Bytes.
 _ENTRY = 4096
 
@@ -77,7 +77,7 @@ def size_of(folder: str, enough: float = math.inf) -> float:
     """
     total, places = 0.0, [folder]
     linked: set[int] = set()
-    while places and total <= enough:
+    while places:
         try:
             with os.scandir(places.pop()) as entries:
                 for entry in entries:
@@ -85,6 +85,8 @@ def size_of(folder: str, enough: float = math.inf) -> float:
                         total += _entry(entry.stat(follow_symlinks=False), linked)
                     if entry.is_dir(follow_symlinks=False):
                         places.append(entry.path)
+                    if total > enough:
+                        return total
         except FileNotFoundError:
             continue
         except OSError:  # closed to us, or deeper than a path is long: it hides something

@@ -31,6 +31,8 @@ _CHANNEL, _STATUS = 3, 4
 #: Descriptors from here on are in nobody's way when those of the worker are put into their places.
 _SAFE = 64
 _DONE = b"."
+#: What `ps` shows of a crew without orders.
+SPARE = "spare"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +70,10 @@ class Crew:
 
     def hear(self) -> bool:
         """Whether it is still there."""
-        self.ready = bool(self._sock.recv(1))
+        try:
+            self.ready = bool(self._sock.recv(1))
+        except OSError:
+            self.ready = False
         return self.ready
 
     def order(self, plan: bytes, fds: Sequence[int], status: socket.socket) -> None:
@@ -103,9 +108,11 @@ def keep(kind: Kind, parent: int, sock: socket.socket) -> NoReturn:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         die_with(parent)
         _hush()
+        calls.set_name(SPARE if kind.spare else "keeper")
         problem, worker, pair = _prepared(kind, sock)
         plan, data, fds = _orders(sock)
         status = socket.socket(fileno=fds[2])
+        calls.set_name("keeper")
         if problem is not None:
             raise problem
         socket.send_fds(pair, [data], fds)
@@ -147,7 +154,9 @@ def _prepared(kind: Kind, sock: socket.socket) -> tuple[StepFailed | None, int, 
         _work(inside, theirs)
     os.close(inside.root)
     theirs.close()
-    if kind.spare and ours.recv(1):
+    if kind.spare:
+        if not ours.recv(1):
+            os._exit(CONFINEMENT_FAILED)  # the worker is gone; the zygote sees that we are
         sock.send(_DONE)
     return None, worker, ours
 
@@ -202,6 +211,7 @@ def _work(inside: _Inside, line: socket.socket) -> NoReturn:
             inside.memory = _address_space()
             line.send(_DONE)
         plan, _, fds = _orders(line)
+        calls.set_name("worker")
         _arrange(*fds)
         if not line.recv(1):
             os._exit(code)  # the keeper has said why

@@ -1,13 +1,14 @@
-"""What every worker does first, done once in the zygote: what it leaves in memory is there for all of them.
+"""What every worker does first, done ahead: in the zygote for all of them, and again in a worker that has the time.
 
-Caches are filled, and bytecode has adapted itself to what it works on. Each worker would do both again, on pages that
-it first has to copy, and those copies are most of what its start costs.
+In the zygote caches are filled, and bytecode adapts itself to what it works on. In a worker the pages are copied that
+it writes on, and those copies are most of what its start costs.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import socket
 import sys
 from pathlib import Path
@@ -26,19 +27,20 @@ _TURNS = 3
 
 
 def rehearse(folder: str) -> None:
-    """Load a plugin of our own and call it, over a channel of our own; what stays is what was learnt.
+    """Load a plugin of our own and call it, over a channel of our own; nothing of it is left but what was learnt.
 
     Args:
-        folder: where the plugin may lie. Where that cannot be, workers start a little later.
+        folder: where the plugin may lie meanwhile. Where that cannot be, workers start a little later.
     """
     place = Path(folder, _SLUG)
     try:
-        place.mkdir(exist_ok=True)
+        place.mkdir()
         (place / "handler.py").write_text(_PLUGIN)
         _play(place)
     except Exception:  # noqa: BLE001, S110 - it only saves time
         pass
     finally:
+        shutil.rmtree(place, ignore_errors=True)
         for name in [name for name in sys.modules if name.startswith("eventcore._loaded")]:
             del sys.modules[name]
         for path in [path for path in sys.path_importer_cache if path.startswith(str(place))]:

@@ -240,7 +240,6 @@ def channel() -> list[Line]:
 def sandbox() -> list[Line]:
     """Workers in the sandbox, by turns with a bare echo, a worker without sandbox, a process pool and a bare Python."""
     call = Line("sandbox.call of an intent", "us", peer="asyncio echo of 64 bytes", limit=Limit(most_ratio=4))
-    placed = Line("sandbox.call of an intent, one processor", "us", peer="the echo, on the same one")
     pool = Line("sandbox.call of an intent, against a pool", "us", peer="awaited pool", limit=Limit(most_ratio=0.6))
     naive = Line("sandbox.warm call", "us", peer="without sandbox", limit=Limit(most_ratio=1.3))
     depth = Line("sandbox.calls, 32 at a time", "calls/s", peer="awaited pool", limit=Limit(least_ratio=3))
@@ -258,9 +257,6 @@ def sandbox() -> list[Line]:
             for line, ours, peer in pairs:
                 line.ours.append(warm[ours] * 1e6)
                 line.peers.append(warm[peer] * 1e6)
-            held = subject.round("placed")
-            placed.ours.append(held["full"] * 1e6)
-            placed.peers.append(held["bare"] * 1e6)
             many, fresh = subject.round("depth"), subject.round("cold")
             depth.ours.append(many["sandboxed"])
             depth.peers.append(many["pool"])
@@ -276,7 +272,7 @@ def sandbox() -> list[Line]:
             if killed["processes"] < 31 or killed["left"]:
                 tree.problem = f"{killed['left']} of {killed['processes']} processes are left"
             tree.ours.append(killed["seconds"] * 1e3)
-    return [call, placed, pool, naive, depth, cold, spot, kill, tree, late, memory, cpu]
+    return [call, pool, naive, depth, cold, spot, kill, tree, late, memory, cpu]
 
 
 def _said(script: str, *args: str) -> list[dict[str, Any]]:

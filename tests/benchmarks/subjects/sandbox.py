@@ -2,7 +2,7 @@
 
     sandbox.py FOLDER
 
-Reads what to measure, a line each: `warm`, `placed`, `depth`, `cold`, `kill`, `tree`, `deadline`, `memory`, `cpu`.
+Reads what to measure, a line each: `warm`, `depth`, `cold`, `kill`, `tree`, `deadline`, `memory`, `cpu`.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AsyncExitStack, contextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -110,12 +110,6 @@ class Subjects:
             "pool": await median(self.pooled),
         }
 
-    async def placed(self) -> dict[str, float]:
-        """Call and echo on one processor. Where the kernel puts the two sides of a pair counts for more than what they
-        do: an echo whose sides are on two processors takes three times as long as one whose sides share one."""
-        with one_processor():
-            return {"bare": await median(lambda n: self.bare.ask(b"x" * 64)), "full": await median(self.invoke)}
-
     async def depth(self) -> dict[str, float]:
         def ask(n: int) -> Awaitable[Any]:
             return self.worker.call("event", {"function": "on_gentle", "event": {"n": n}}, timeout=10)
@@ -191,28 +185,6 @@ class Subjects:
             with suppress(PluginTimeout):
                 await worker.call("run", {"params": {"burn": True}}, timeout=2.5)
         return said
-
-
-@contextmanager
-def one_processor() -> Iterator[None]:
-    """Hold this process and all that came of it on one."""
-    every, pids = os.sched_getaffinity(0), [0, *_below(os.getpid())]
-
-    def hold(processors: set[int]) -> None:
-        for pid in pids:
-            with suppress(OSError):  # it has ended
-                os.sched_setaffinity(pid, processors)
-
-    hold({min(every)})
-    try:
-        yield
-    finally:
-        hold(every)
-
-
-def _below(pid: int) -> list[int]:
-    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    return [one for child in map(int, children) for one in (child, *_below(child))]
 
 
 def _inhabitants(space: str) -> int:

@@ -82,8 +82,9 @@ class Crew:
         Raises:
             OSError: it is gone.
         """
-        socket.send_fds(self._sock, [plan], fds)
+        # The host first: who kills a worker that has just begun is to have the keeper in hand.
         tell(status, {"keeper": self._pid}, (self._pidfd,))
+        socket.send_fds(self._sock, [plan], fds)
 
     def leave(self) -> None:
         """Close what we have of it. One without orders ends then."""
@@ -216,7 +217,7 @@ def _work(inside: _Inside, line: socket.socket) -> NoReturn:
         if not line.recv(1):
             os._exit(code)  # the keeper has said why
         if plan.namespaces:
-            # Go to its root, which is another one since we were forked.
+            # To its root, which is the view. pivot_root takes along whoever stood at the old root; this asks nothing.
             calls.setns(inside.root, calls.CLONE_NEWNS)
         try:
             confine(plan, inside.memory, inside.keeper)

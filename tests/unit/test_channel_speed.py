@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
 import json
 import math
 import os
@@ -100,70 +98,6 @@ async def test_a_bell_is_heard_before_and_after_it_is_waited_for() -> None:
             tasks.start_soon(late.wait)
             await anyio.wait_all_tasks_blocked()
             late.ring()
-
-
-#: How a bell is heard there is our own doing.
-on_asyncio = pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
-
-
-async def heard(bell: Bell, said: list[str]) -> None:
-    said.append("waits")
-    try:
-        await bell.wait()
-        said.append(f"heard in {variable.get()}")
-    except asyncio.CancelledError:
-        said.append("cancelled")
-        raise
-
-
-variable = contextvars.ContextVar("variable", default="no context")
-
-
-@on_asyncio
-@pytest.mark.anyio
-async def test_a_bell_that_the_loop_rings_is_heard_at_once_in_the_waiters_context() -> None:
-    bell, said, over = Bell(), list[str](), asyncio.Event()
-    variable.set("its own")
-    waiting = asyncio.create_task(heard(bell, said))
-    await asyncio.sleep(0)
-    variable.set("another")
-
-    def ring() -> None:
-        bell.ring()
-        said.append("rung")
-        over.set()
-
-    asyncio.get_running_loop().call_soon(ring)
-    await asyncio.wait_for(over.wait(), 5)
-    assert said == ["waits", "heard in its own", "rung"]
-    await waiting
-
-
-@on_asyncio
-@pytest.mark.anyio
-async def test_a_bell_that_a_task_rings_is_heard_after_it_gives_way() -> None:
-    bell, said = Bell(), list[str]()
-    waiting = asyncio.create_task(heard(bell, said))
-    await asyncio.sleep(0)
-    bell.ring()
-    said.append("rung")
-    await asyncio.wait_for(waiting, 5)
-    assert said == ["waits", "rung", "heard in no context"]
-
-
-@on_asyncio
-@pytest.mark.anyio
-@pytest.mark.parametrize("first", ["cancel", "ring"])
-async def test_a_bell_and_a_cancellation_of_one_moment(first: str) -> None:
-    bell, said = Bell(), list[str]()
-    waiting = asyncio.create_task(heard(bell, said))
-    await asyncio.sleep(0)
-    loop = asyncio.get_running_loop()
-    for act in (waiting.cancel, bell.ring) if first == "cancel" else (bell.ring, waiting.cancel):
-        loop.call_soon(act)
-    await asyncio.wait([waiting], timeout=5)
-    assert waiting.cancelled() is (first == "cancel")
-    assert said[1:] == (["cancelled"] if first == "cancel" else ["heard in no context"])
 
 
 @pytest.mark.anyio

@@ -262,9 +262,9 @@ class ProcessWorker:
             return
         if call.turn:
             self._turn.release()
+        call.done.ring()
         if self._idle is not None and not self._calls:
             self._idle.set()
-        call.done.ring()  # last: who waits goes on at once, and may call again
 
     async def _finish_up(self, grace: float) -> None:
         if self._calls:

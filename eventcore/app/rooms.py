@@ -281,6 +281,7 @@ def make_plugins(
         watchers=lifecycle.watchers,
     )
     supervisor.quarantined = quarantine.enter
+    supervisor.strikes_of, supervisor.struck = quarantine.strikes_of, quarantine.struck
     hooking = Hooking(
         registry=calls.registry, store=base.store, bus=bus, clock=base.clock, ids=base.ids, tenant=base.tenant
     )

@@ -14,7 +14,7 @@ from eventcore.hooks.breaker import Change
 from eventcore.hooks.caller import Hooks
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import EventCoreError, PluginFailed
-from eventcore.kernel.json import decode, encode
+from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Clock, Ids, Metrics, Store
 from eventcore.kernel.records import Audit, Batch, PluginState
@@ -129,8 +129,7 @@ class Lifecycle:
                 await self.enable(record, context)
                 return
             record.content_hash = hash_folder(record.folder)
-            if row.content_hash == record.content_hash and row.raw_registered:
-                record.registered = decode(row.raw_registered)["registered"]
+            record.recall(row)
             self._requirements.check(record.described())
             await self._register(record, start=not quiet)
             await self._resume(record, row, context, quiet)
@@ -179,7 +178,7 @@ class Lifecycle:
                 await self._enable(record, context, grants.at_enabling(record, given, self._grants))
 
     async def _enable(self, record: PluginRecord, context: CallContext, decision: grants.Decision) -> None:
-        before = record.state
+        before, record.strikes = record.state, 0
         decision.apply(record)
         await self._check_settings(record, before, context)
         try:

@@ -1,5 +1,5 @@
 """Quarantine: a plugin whose workers broke the rules of their channel three times is called no more, until somebody
-enables it again or its code changes. A restart of the engine is neither."""
+enables it again or its code changes. A restart of the engine is neither, also between the strikes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import logging
 from collections.abc import Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
+
+import anyio
 
 from eventcore.bus.bus import Bus
 from eventcore.kernel.context import CallContext
@@ -63,6 +65,28 @@ class Quarantine:
             _log.warning("the quarantine of %s is not stored: %s", spec.slug, error)
         for watcher in self._watchers:
             watcher()
+
+    def strikes_of(self, spec: WorkerSpec) -> int:
+        """How many strikes a plugin has, those before the last restart included."""
+        record = self._record(spec)
+        return 0 if record is None else record.strikes
+
+    async def struck(self, spec: WorkerSpec, strikes: int) -> None:
+        """Store a strike."""
+        record = self._record(spec)
+        if record is None or not record.enabled or strikes <= record.strikes:
+            return
+        record.strikes = strikes
+        try:
+            with anyio.CancelScope(shield=True):  # an engine that closes just then would forget it
+                await self._bus.commit(Batch(plugin_states=[record.as_row(self._tenant)]))
+        except EventCoreError as error:
+            _log.warning("a strike of %s is not stored: %s", spec.slug, error)
+
+    def _record(self, spec: WorkerSpec) -> PluginRecord | None:
+        """The plugin, if it is still the code that the spec was made for."""
+        record = self._registry.records.get(spec.slug) if spec.tenant == self._tenant else None
+        return record if record is not None and spec.version == (record.content_hash or "") else None
 
     async def _fail(self, record: PluginRecord, reason: str) -> None:
         before, record.state = record.state, "failed"

@@ -16,7 +16,7 @@ import anyio
 
 from eventcore.bus.calling import AsyncHandler, as_async, never_waits
 from eventcore.kernel.errors import InvalidInput, InvalidManifest, NotFound, PluginTimeout, Problem
-from eventcore.kernel.json import encode
+from eventcore.kernel.json import decode, encode
 from eventcore.kernel.names import did_you_mean, slug
 from eventcore.kernel.records import PluginState
 from eventcore.plugins.manifest import PluginManifest, read_manifest
@@ -44,6 +44,7 @@ class PluginRecord:
         granted: the permissions that it has.
         denied: those that the operator took away, so that settings do not give them back.
         registered: what loading it registered, as the worker reported it.
+        strikes: how often its workers broke the rules of their channel, since it was enabled with this code.
     """
 
     slug: str
@@ -58,6 +59,7 @@ class PluginRecord:
     denied: frozenset[PluginPermission] = frozenset()
     registered: dict[str, Any] | None = None
     content_hash: str | None = None
+    strikes: int = 0
     #: The manifest's file and the category it lies in, until the manifest is read.
     unread: tuple[str, str | None] | None = None
 
@@ -99,8 +101,15 @@ class PluginRecord:
     def as_row(self, tenant: str) -> PluginState:
         """What the store keeps of it."""
         granted, denied = sorted(map(str, self.granted)), sorted(map(str, self.denied))
-        raw = encode({"registered": self.registered, "granted": granted, "denied": denied})
+        kept = {"registered": self.registered, "granted": granted, "denied": denied}
+        raw = encode(kept | ({"strikes": self.strikes} if self.strikes else {}))
         return PluginState(tenant, self.slug, self.state, self.reason, self.since, self.content_hash, raw)
+
+    def recall(self, row: PluginState) -> None:
+        """Take over what the store keeps of the code that lies there now; of other code nothing."""
+        if row.content_hash == self.content_hash and row.raw_registered:
+            found = decode(row.raw_registered)
+            self.registered, self.strikes = found["registered"], found.get("strikes", 0)
 
     def described(self) -> PluginManifest:
         """The manifest.

@@ -21,7 +21,8 @@ PROVE = os.environ.get("EVENTCORE_PROVE") == "1"
 SEED = os.environ.get("EVENTCORE_SEED") or str(random.SystemRandom().randrange(10**9))
 #: Found to get through once, and stopped since; and one of each other class. Always run.
 ALWAYS = (
-    "channel.dear_frame channel.hostile_log files.read_a_file files.set_user_id_at_birth files.set_user_id_file "
+    "channel.dear_frame channel.hostile_log disk.fill_at_once disk.hide_open_files disk.reserve_past_the_end "
+    "disk.whiteout on_import_fills files.read_a_file files.set_user_id_at_birth files.set_user_id_file "
     "kernel.io_uring limits.deep_folders limits.memory limits.compute_for_ever limits.many_files "
     "limits.fill_the_workspace network.fast_open network.unix_datagram_from_a_pair own_sdk.widen_landlock "
     "on_import_reads processes.daemon secrets.read_inherited_files"

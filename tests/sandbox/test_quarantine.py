@@ -90,6 +90,32 @@ async def test_quarantine_survives_a_restart_and_ends_by_the_operator_or_with_ot
         assert await core.plugins.run("bad", {}) == "well"
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_plugin_that_breaks_a_rule_at_each_start_comes_into_quarantine(home: Path) -> None:
+    async def broken_once(core: EventCore) -> None:
+        with pytest.raises(PluginFailed) as caught:
+            await core.plugins.run("bad", {"break": True})
+        assert caught.value.kind == "ProtocolViolation"
+
+    for number in (1, 2):
+        async with opened(home) as core:
+            assert await core.plugins.run("bad", {}) == "well"
+            await broken_once(core)
+            with anyio.fail_after(10):
+                while core.plugins.get("bad").strikes < number:
+                    await anyio.sleep(0.01)
+    async with opened(home) as core:
+        await broken_once(core)
+        await _in_quarantine(core, 1)
+        await core.plugins.enable("bad")  # which forgets them
+        assert core.plugins.get("bad").strikes == 0
+        await broken_once(core)
+        assert await core.plugins.run("bad", {}) == "well"
+    (home / "plugins" / "bad" / "handler.py").write_text(CODE + "\n# mended\n")
+    async with opened(home) as core:
+        assert core.plugins.get("bad").strikes == 0
+
+
 def test_what_a_killed_host_leaves_is_swept_and_what_lives_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -258,6 +258,7 @@ _FRAMES = st.lists(
 
 
 @pytest.mark.violent
+@pytest.mark.timeout(900)
 def test_whatever_a_worker_sends_the_host_stands(tmp_path: Path) -> None:
     """Each example ends with an answer or an error within its time, a broken rule is counted once, the next call is
     well, and the host has not grown at the end."""

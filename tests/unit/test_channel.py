@@ -189,3 +189,32 @@ async def test_channel_reports_the_first_fault_and_stops(pair: tuple[socket.sock
     assert frames == [b"one"]
     assert len(faults) == 1
     assert "announced" in faults[0]
+
+
+class _Counting(socket.socket):
+    reads = 0
+
+    def recv(self, *args: Any) -> bytes:
+        self.reads += 1
+        return super().recv(*args)
+
+
+@pytest.mark.anyio
+async def test_a_frame_in_crumbs_arrives_and_does_not_wake_the_host_for_each() -> None:
+    left, right = socket.socketpair()
+    ours = _Counting(fileno=left.detach())
+    with ours, right:
+        ours.setblocking(False)
+        got: list[bytes] = []
+        channel = Channel(ours, got.append, pytest.fail)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(channel.run)
+            for byte in pack(b"x" * 3000):
+                right.send(bytes((byte,)))
+                await anyio.sleep(0)
+            with anyio.fail_after(5):
+                while not got:
+                    await anyio.sleep(0.001)
+            assert got == [b"x" * 3000]
+            assert ours.reads < 1500
+            tasks.cancel_scope.cancel()

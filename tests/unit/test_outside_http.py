@@ -329,7 +329,10 @@ def test_addresses() -> None:
     assert [one for one in refused.split() if not forbidden(one, local=False)] == []
     assert forbidden("93.184.215.14", local=False) == forbidden("2606:4700::1111", local=False) == ""
     assert forbidden("127.0.0.1", local=True) == forbidden("10.0.0.1", local=True) == ""
-    assert "metadata" in forbidden("169.254.169.254", local=True)
+    carried = "::127.0.0.1 ::ffff:0:10.0.0.1 64:ff9b:1::7f00:1 fec0::1 192.0.0.8"
+    assert [one for one in carried.split() if not forbidden(one, local=False)] == []
+    for one in "169.254.169.254 169.254.170.23 168.63.129.16 192.0.0.192 fd20:ce::254 ::a9fe:a9fe".split():
+        assert "metadata" in forbidden(one, local=True)
     assert "metadata" in forbidden("::ffff:169.254.169.254", local=True)
 
 

@@ -7,7 +7,9 @@ import io
 import json
 import os
 import stat
+import struct
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -16,7 +18,7 @@ from typing import Any
 import pytest
 
 from eventcore.kernel.errors import PackageRefused
-from eventcore.plugins.packages import archive
+from eventcore.plugins.packages import archive, bounded
 from eventcore.plugins.packages.archive import digest_of, unpack
 
 MANIFEST = json.dumps({"name": "box", "version": "1.0.0", "module": "handler"}).encode()
@@ -177,17 +179,56 @@ def test_too_many_entries_are_refused(name: str, tmp_path: Path, monkeypatch: py
     refused(made, tmp_path, "50")
 
 
-def test_a_header_that_claims_gigabytes_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A pax header is read into memory whole: its size must not be believed."""
-    monkeypatch.setattr(archive, "MAX_BYTES", 1024 * 1024)
-    header = tarfile.TarInfo("pax")
-    header.type, header.size = tarfile.XHDTYPE, 2 << 30
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_that_claims_gigabytes_is_refused(kind: bytes, tmp_path: Path) -> None:
+    """Such a header is read into memory whole: not even the size that is there may be."""
+    header = tarfile.TarInfo("header")
+    header.type, header.size = kind, 2 << 30
     made = tmp_path / "box.tar.gz"
-    with gzip.open(made, "wb") as out:
-        out.write(header.tobuf(tarfile.USTAR_FORMAT))
-        for _ in range(64):
-            out.write(bytes(1024 * 1024))
-    refused(made, tmp_path, "unpacks to more than")
+    with gzip.open(made, "wb", 1) as out:
+        out.write(header.tobuf(tarfile.GNU_FORMAT))
+        out.write(bytes(64 * 1024 * 1024))
+    tracemalloc.start()
+    refused(made, tmp_path, "has a header of 2,147,483,648 bytes")
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert most < 4 * 1024 * 1024
+
+
+def test_headers_of_headers_without_end_are_refused(tmp_path: Path) -> None:
+    header = tarfile.TarInfo("header")
+    header.type = tarfile.XHDTYPE
+    made = tmp_path / "box.tar.gz"
+    made.write_bytes(gzip.compress(header.tobuf(tarfile.USTAR_FORMAT) * 20_000))
+    refused(made, tmp_path, "is damaged")
+
+
+def test_what_is_no_content_is_bounded_as_well() -> None:
+    stream: Any = bounded.Bounded(io.BytesIO(bytes(100)), 40, 10)
+    assert len(stream.read(50)) == 50
+    with pytest.raises(PackageRefused, match="unpacks to more than 40 bytes"):
+        stream.read(1)
+
+
+def test_a_long_table_of_contents_is_refused(tmp_path: Path) -> None:
+    """Each entry of it becomes an object, before anybody can count them."""
+    entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 0, 20, *[0] * 8, 1, *[0] * 6) + b"a"
+    table = entry * (5 * 1024 * 1024 // len(entry))
+    made = tmp_path / "box.zip"
+    end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 1, 1, len(table), 4, 0)
+    made.write_bytes(b"PK\3\4" + table + end)
+    refused(made, tmp_path, "has a table of contents of more than 4,194,304 bytes")
+
+
+def test_bytes_that_make_no_sense_to_bzip2_are_refused(tmp_path: Path) -> None:
+    made = tmp_path / "box.zip"
+    with zipfile.ZipFile(made, "w", zipfile.ZIP_BZIP2) as out:
+        out.writestr("plugin_manifest.json", MANIFEST * 100)
+    data = bytearray(made.read_bytes())
+    place = data.index(b"plugin_manifest.json") + 20
+    data[place : place + 30] = b"\xff" * 30
+    made.write_bytes(data)
+    refused(made, tmp_path, "is damaged: Invalid data stream")
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,39 @@ def test_what_is_sent_connects_nowhere(arch: Arch) -> None:
     assert verdict(arch, "sendmsg", 3, 0, fast_open, allowed=tcp) == EPERM
 
 
+def test_a_byte_beside_the_stream_is_refused(arch: Arch) -> None:
+    for allowed in (Allowed(2), Allowed(2, tcp=True)):
+        assert verdict(arch, "sendto", 3, 0, 7, 0x4000, allowed=allowed) == ALLOW
+        assert verdict(arch, "sendto", 3, 0, 7, 1, allowed=allowed) == EPERM
+        assert verdict(arch, "sendmsg", 3, 0, 0x4001, allowed=allowed) == EPERM
+
+
+def test_room_on_a_disk_is_given_back_and_not_reserved(arch: Arch) -> None:
+    punch_hole, keep_size = 3, 1
+    assert verdict(arch, "fallocate", 3, punch_hole) == ALLOW
+    for mode in (0, keep_size, 0x10, 0x11, 8, 0x20):
+        assert verdict(arch, "fallocate", 3, mode) == ENOTSUP
+
+
+def test_renaming_leaves_no_device_behind(arch: Arch) -> None:
+    for flags in (0, 1, 2):
+        assert verdict(arch, "renameat2", 9, 0, 9, 0, flags) == ALLOW
+    for flags in (4, 5, 8):
+        assert verdict(arch, "renameat2", 9, 0, 9, 0, flags) == bpf.errno(22)
+
+
+def test_threads_share_their_open_files(arch: Arch) -> None:
+    """One table of a process is looked at."""
+    thread, files = 0x10000 | 0x100 | 0x800, 0x400
+    for allowed in (Allowed(2), Allowed(2, programs=True)):
+        assert verdict(arch, "clone", thread | files, allowed=allowed) == ALLOW
+        assert verdict(arch, "clone", thread, allowed=allowed) == EPERM
+        assert verdict(arch, "close_range", 3, 9, 0, allowed=allowed) == ALLOW
+        assert verdict(arch, "close_range", 3, 9, 2, allowed=allowed) == EPERM  # CLOSE_RANGE_UNSHARE
+    assert verdict(arch, "clone", 17, allowed=Allowed(2, programs=True)) == ALLOW
+    assert verdict(arch, "clone", 17) == EPERM
+
+
 def test_ioctls_that_push_keys_into_a_terminal_are_refused(arch: Arch) -> None:
     assert verdict(arch, "ioctl", 0, 0x5401) == ALLOW
     assert verdict(arch, "ioctl", 0, 0x5412) == EPERM  # TIOCSTI

@@ -16,9 +16,17 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 _LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 #: Where clouds tell a machine its own credentials. Never asked, whatever is listed.
 _METADATA = frozenset(
-    map(ipaddress.ip_address, ("169.254.169.254", "169.254.170.2", "100.100.100.200", "fd00:ec2::254"))
+    map(
+        ipaddress.ip_address,
+        # The usual one; Amazon's for containers; Alibaba's; Azure's; Oracle's old one; the same over IPv6.
+        "169.254.169.254 169.254.170.2 169.254.170.23 100.100.100.200 168.63.129.16 192.0.0.192 "
+        "fd00:ec2::254 fd00:ec2::23 fd20:ce::254".split(),
+    )
 )
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+#: IPv6 addresses whose last four bytes are an IPv4 one: RFC 6052, 4291 (2.5.5.1), 2765.
+_CARRIERS = tuple(map(ipaddress.IPv6Network, ("64:ff9b::/96", "::/96", "::ffff:0:0:0/96")))
+#: Not for everybody to reach, whatever `is_global` of this Python's release says.
+_RESERVED = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "64:ff9b:1::/48", "fec0::/10")))
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,14 +131,15 @@ def forbidden(address: str, *, local: bool) -> str:
     if inner.is_link_local:
         return "it is link-local"
     # What is not global: private networks, carriers' ones, documentation, benchmarks, reserved ones.
-    return "" if inner.is_global else "it is a private or reserved address"
+    special = not inner.is_global or any(inner in one for one in _RESERVED if one.version == inner.version)
+    return "it is a private or reserved address" if special else ""
 
 
 def _inner(address: Address) -> Address:
     """The IPv4 address that an IPv6 one stands for, where it stands for one."""
     if isinstance(address, ipaddress.IPv4Address):
         return address
-    if address in _NAT64:
+    if int(address) > 1 and any(address in one for one in _CARRIERS):
         return ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
     teredo = address.teredo[1] if address.teredo else None
     return address.ipv4_mapped or address.sixtofour or teredo or address

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import gzip
 import hashlib
-import io
+import lzma
 import os
 import re
 import stat
+import struct
 import tarfile
 import unicodedata
 import zipfile
@@ -26,6 +27,7 @@ from typing import IO, Any, TypeAlias
 
 from eventcore.kernel.errors import PackageRefused
 from eventcore.plugins.manifest import MANIFEST_NAMES
+from eventcore.plugins.packages.bounded import Bounded, Header, Table
 
 #: The largest archive file, and the most that may come out of one. Bytes.
 MAX_BYTES = 64 * 1024 * 1024
@@ -40,7 +42,18 @@ _CHUNK = 256 * 1024
 _BAD_CHARACTERS = re.compile(r"[\x00-\x1f\x7f\\]")
 #: Folders of a source folder that are no part of the plugin.
 NOT_PACKED = frozenset({"__pycache__", ".git", ".hg", ".venv", ".pytest_cache", ".mypy_cache", ".ruff_cache"})
-_DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, EOFError, gzip.BadGzipFile, NotImplementedError)
+#: What the libraries raise for bytes that make no sense to them.
+_DAMAGED = (
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    NotImplementedError,
+    RecursionError,  # a header of a tar file may say of the next one that it goes on there
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,28 +315,6 @@ def _raise(error: OSError) -> None:
     raise error
 
 
-class _Bounded(io.RawIOBase):
-    """A stream that ends with an error where it gives more than it may.
-
-    A single header of a tar file may claim to be gigabytes long, and would be read into memory whole.
-    """
-
-    def __init__(self, stream: io.BufferedIOBase, most: int) -> None:
-        self._stream, self._left = stream, most
-
-    def readable(self) -> bool:
-        return True
-
-    def read(self, size: int = -1) -> bytes:
-        if size < 0 or size > self._left:
-            size = self._left + 1
-        data = self._stream.read(size)
-        self._left -= len(data)
-        if self._left < 0:
-            raise PackageRefused(f"the archive unpacks to more than {MAX_BYTES:,} bytes")
-        return data
-
-
 class _Tar:
     """A gzipped tar file, read as a stream: nothing is looked up, nothing is kept."""
 
@@ -335,8 +326,8 @@ class _Tar:
             try:
                 with gzip.open(file) as plain:
                     # Headers and padding are no content, but there is a bound on them as well.
-                    stream: Any = _Bounded(plain, 2 * MAX_BYTES)
-                    with tarfile.open(fileobj=stream, mode="r|") as archive:
+                    stream: Any = Bounded(plain, MAX_BYTES, MAX_BYTES)
+                    with tarfile.open(fileobj=stream, mode="r|", tarinfo=Header) as archive:
                         for member in archive:
                             self._one(archive, member, take)
             except _DAMAGED as error:
@@ -367,7 +358,8 @@ class _Zip:
     def each(self, take: Take) -> None:
         with _opened(self._source) as file:
             try:
-                with zipfile.ZipFile(file) as archive:
+                table: Any = Table(file)
+                with zipfile.ZipFile(table) as archive:
                     if len(archive.filelist) > MAX_ENTRIES:
                         raise PackageRefused(
                             f"{self._source} has {len(archive.filelist):,} entries; at most {MAX_ENTRIES:,}"
@@ -378,6 +370,10 @@ class _Zip:
                 raise PackageRefused(f"{self._source} is damaged: {error}") from None
             except (ValueError, UnicodeError, RuntimeError, OverflowError) as error:
                 raise PackageRefused(f"{self._source} is not a proper zip file: {error}") from None
+            except OSError as error:
+                if error.errno is not None:
+                    raise
+                raise PackageRefused(f"{self._source} is damaged: {error}") from None  # the words of bzip2
 
     def _one(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, take: Take) -> None:
         mode = member.external_attr >> 16

@@ -146,7 +146,7 @@ def confine(plan: Plan, memory: int, parent: int) -> None:
     _step("user", lambda: _become(plan.uid, plan.counted))
     _step("capabilities", calls.drop_capabilities)
     _step("death", lambda: die_with(parent))
-    _step("privileges", _no_new_privileges)
+    _step("privileges", lambda: _no_new_privileges(plan))
     _enter_home(plan)
     _step("landlock", lambda: _landlock(plan))
     _step("seccomp", lambda: _seccomp(plan))
@@ -188,9 +188,12 @@ def die_with(parent: int) -> None:
         os._exit(1)
 
 
-def _no_new_privileges() -> None:
+def _no_new_privileges(plan: Plan) -> None:
     calls.prctl(calls.PR_SET_NO_NEW_PRIVS, 1)
-    calls.prctl(calls.PR_SET_DUMPABLE, 0)
+    # Where the host is not root it sees what files we have open only so; it looks where folders are not bounded by the
+    # kernel. Other workers are kept from us by the filter and by Landlock all the same.
+    seen = plan.counted is None and bool(plan.write or not plan.namespaces)
+    calls.prctl(calls.PR_SET_DUMPABLE, 1 if seen else 0)
 
 
 def _enter_home(plan: Plan) -> None:

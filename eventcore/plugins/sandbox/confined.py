@@ -201,10 +201,15 @@ async def _fork(
     sock, channel = socket.socketpair()
     status, told = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     output, written = os.pipe()
-    process = ConfinedProcess(sock, output, status, private, spec.allow.cpu_percent / 100, _quotas(spec, private))
+    process = ConfinedProcess(
+        *(sock, output, status, private, spec.allow.cpu_percent / 100, _quotas(spec, private)),
+        programs=bool(plan.programs),
+        file_bytes=plan.disk,
+    )
     try:
         with channel, told:
             try:
+                await process.note_folders()
                 data = json.dumps(plan.as_dict()).encode()
                 socket.send_fds(zygote.sock, [data], [channel.fileno(), written, told.fileno()])
             finally:

@@ -15,9 +15,11 @@ import anyio
 from anyio import to_thread
 
 from eventcore.plugins.sandbox import diskwatch, lockwatch
+from eventcore.plugins.sandbox.kin import cpu_of_kin, kin_of
 from eventcore.plugins.sandbox.launch import Broken
 from eventcore.plugins.sandbox.linux.cgroup import Group
 from eventcore.plugins.sandbox.machine import unavailable
+from eventcore.plugins.sandbox.nameless import nameless
 from eventcore.plugins.sandbox.throttle import throttle, used_by
 
 #: Bytes of the longest message of a zygote, a keeper or a worker on its way.
@@ -41,10 +43,16 @@ class ConfinedProcess:
         folder: str,
         share: float = 0.0,
         quotas: Sequence[diskwatch.Quota] = (),
+        *,
+        programs: bool = False,
+        file_bytes: int = 0,
     ) -> None:
         self.pid = 0
-        self._quotas = quotas
-        self._share, self._worker, self._stopped = share, -1, False
+        self._disk = diskwatch.DiskWatch(quotas, self) if quotas else None
+        self._share, self._worker, self._programs = share, -1, programs
+        self._most_of_a_file = file_bytes
+        #: Who wants it to stand still.
+        self._stops: set[str] = set()
         self.sock, self.output = sock, output
         self._status, self._folder = status, folder
         self._pidfds: list[int] = []
@@ -54,6 +62,11 @@ class ConfinedProcess:
         for one in (sock, status):
             one.setblocking(False)
         os.set_blocking(output, False)
+
+    async def note_folders(self) -> None:
+        """Note what lies in its folders, before it is there."""
+        if self._disk is not None:
+            await self._disk.begin()
 
     async def begun(self, slug: str) -> None:
         """Wait until it is confined.
@@ -100,12 +113,18 @@ class ConfinedProcess:
 
         async with anyio.create_task_group() as tasks:
             if self.group is None:
-                tasks.start_soon(look, "locks", lockwatch.watch(self.pid, self.cpu_seconds))
+                tasks.start_soon(look, "locks", lockwatch.watch(self.pid, self.active_seconds))
             if self._share and self.group is None:
                 tasks.start_soon(throttle, self, self._share)
-            if self._quotas:
-                tasks.start_soon(look, "disk", diskwatch.watch(self._quotas, self.cpu_seconds))
+            if self._disk is not None:
+                tasks.start_soon(look, "disk", self._disk.run())
         return broken[0] if broken else None
+
+    async def look_first(self) -> Broken | None:
+        """Look at its folders, if it may have filled them since that was last done."""
+        if self._disk is not None and (text := await self._disk.look_first()):
+            return Broken("disk", text)
+        return None
 
     async def stop(self) -> None:
         """Nothing but a kill: its plugin's `cleanup` has had its say."""
@@ -114,12 +133,26 @@ class ConfinedProcess:
         """CPU time of all its threads so far; None when it is gone."""
         return used_by(self.pid)
 
-    def pause(self, stopped: bool) -> None:
-        """Stop it, or let it go on."""
-        if stopped != self._stopped:
-            self._stopped = stopped
+    def active_seconds(self) -> float | None:
+        """CPU time of it and of the programs that it runs; changes when one of them ends, too. None when it is gone."""
+        if not self.pid:
+            return None
+        return cpu_of_kin(self.pid) if self._programs else self.cpu_seconds()
+
+    def nameless_bytes(self, devices: frozenset[int]) -> float:
+        """What it and its programs keep in files without a name. Takes some system calls a descriptor."""
+        if not self.pid:
+            return 0.0
+        pids = kin_of(self.pid) if self._programs else (self.pid,)
+        return nameless(pids, devices, self._most_of_a_file)
+
+    def pause(self, stopped: bool, why: str = "share") -> None:
+        """Stop it, or let it go on once nobody wants it to stand still."""
+        was = bool(self._stops)
+        (self._stops.add if stopped else self._stops.discard)(why)
+        if was != bool(self._stops):
             with suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._worker, signal.SIGSTOP if stopped else signal.SIGCONT)
+                signal.pidfd_send_signal(self._worker, signal.SIGCONT if was else signal.SIGSTOP)
 
     def kill(self) -> None:
         """SIGKILL to the keeper, which takes its whole namespace along, and to the worker."""

@@ -57,6 +57,10 @@ class Process(Protocol):
         is gone; or returns what it broke, for which it has to be killed."""
         ...
 
+    async def look_first(self) -> Broken | None:
+        """Before an answer of it is passed on: what it broke and was not seen doing. Mostly returns at once."""
+        ...
+
     async def stop(self) -> None:
         """Ask it to end, where that is more than to kill it. Returns when it has ended or been killed."""
         ...
@@ -91,6 +95,10 @@ class BareProcess:
 
     async def hold(self) -> Broken | None:
         """There are no limits to hold."""
+        return None
+
+    async def look_first(self) -> Broken | None:
+        """There are none."""
         return None
 
     async def stop(self) -> None:

@@ -15,6 +15,8 @@ from pathlib import Path
 import anyio
 from anyio import to_thread
 
+from eventcore.plugins.sandbox.kin import parent_of
+
 #: Databases take a handful each; so many are an attack on the kernel's memory.
 MOST = 4096
 #: Between two looks at a process that computes, and the longest time at one that does not. Seconds.
@@ -28,7 +30,7 @@ async def watch(pid: int, cpu_seconds: Callable[[], float | None]) -> str:
 
     Args:
         pid: the worker.
-        cpu_seconds: its CPU time so far: what computes nothing sets no lock.
+        cpu_seconds: CPU time of it and of what came of it: what computes nothing sets no lock.
     """
     seen, tick = -1.0, _TICK
     while (used := cpu_seconds()) is not None:
@@ -48,7 +50,7 @@ def held(pid: int) -> int:
     Counts to a little above `MOST`: the kernel walks from the beginning for each page of the file, and lets nobody set
     a lock meanwhile.
     """
-    places = {pid, _parent(pid)} - {0, 1}
+    places = {pid, parent_of(pid)} - {0, 1}
     counts: Counter[int] = Counter()
     foreign: set[int] = set()
     with suppress(OSError), _LOCKS.open("rb") as file:
@@ -70,13 +72,5 @@ def _below(pid: int, places: set[int]) -> bool:
     while pid > 1:
         if pid in places:
             return True
-        pid = _parent(pid)
+        pid = parent_of(pid)
     return False
-
-
-def _parent(pid: int) -> int:
-    """The parent's pid; 0 where there is none, or nobody any more."""
-    try:
-        return int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
-    except (OSError, ValueError, IndexError):
-        return 0

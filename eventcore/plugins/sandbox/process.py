@@ -18,7 +18,7 @@ from eventcore.kernel.ports import HostApi
 from eventcore.plugins.sandbox.channel import Channel
 from eventcore.plugins.sandbox.frames import MAX_FRAME, FrameError, check_from_worker
 from eventcore.plugins.sandbox.inflight import InFlight, Watchdog
-from eventcore.plugins.sandbox.launch import Launcher, Process, host_paths, spawn
+from eventcore.plugins.sandbox.launch import Broken, Launcher, Process, host_paths, spawn
 from eventcore.plugins.sandbox.parsing import parse
 from eventcore.plugins.sandbox.planning import watched
 from eventcore.plugins.sandbox.reports import clean, describe_exit, failure, printed
@@ -32,6 +32,8 @@ _EOF_GRACE = 1.0
 _RAW_KEPT = 16 * 1024
 #: How long to wait for a killed process to be gone. Seconds.
 _DEATH = 5.0
+#: Between two reads of raw output, so that a byte at a time is no way to keep the host busy. Seconds.
+_BREATH = 0.002
 
 
 class ProcessWorker:
@@ -232,6 +234,8 @@ class ProcessWorker:
             raise
         if call.failure is not None:
             raise call.failure
+        if (broken := await self._process.look_first()) is not None:
+            raise self._broke(broken)
         assert call.reply is not None
         return self._outcome(call.reply)
 
@@ -345,8 +349,13 @@ class ProcessWorker:
 
     async def _hold(self) -> None:
         if broken := await self._process.hold():
-            text = f"{self.spec.slug} ran into its limit of {broken.limit}: {broken.text}; its worker was killed"
-            self._end(partial(PluginFailed, text, kind="LimitReached", limit=broken.limit))
+            self._broke(broken)
+
+    def _broke(self, broken: Broken) -> PluginFailed:
+        text = f"{self.spec.slug} ran into its limit of {broken.limit}: {broken.text}; its worker was killed"
+        cause = partial(PluginFailed, text, kind="LimitReached", limit=broken.limit)
+        self._end(cause)
+        return cause()
 
     async def _read(self) -> None:
         await self._channel.run()
@@ -368,6 +377,7 @@ class ProcessWorker:
             if self._raw_total > self.spec.limits.raw_output:
                 self._violation(f"it wrote more than {self.spec.limits.raw_output:,} bytes to its raw output")
                 return
+            await anyio.sleep(_BREATH)
 
     def _violation(self, what: str) -> None:
         text = f"{self.spec.slug} broke the rules of its channel: {what}; its worker was killed"

@@ -12,6 +12,9 @@ from eventcore.plugins.sandbox.spec import Allowance, WorkerSpec
 
 #: All of Unicode's category Cc but line feed and tabulator.
 _SPELLED = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if code not in (9, 10)}
+#: What ends a line where nobody expects it, and what changes the direction of all that follows: with those a line of a
+#: log reads as another one.
+_SPELLED |= {code: f"\\u{code:04x}" for code in (0x2028, 0x2029, *range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 #: The worker keeps to `MAX_OUTPUT` and adds a note; what speaks in its place may not.
 _MOST_PRINTED = MAX_OUTPUT + 100
 

@@ -51,12 +51,12 @@ class _Start:
 class _Slot:
     """One tenant's plugin."""
 
-    def __init__(self, spec: WorkerSpec) -> None:
+    def __init__(self, spec: WorkerSpec, strikes: int) -> None:
         self.spec = spec
         self.worker: AnyWorker | None = None
         self.starting: _Start | None = None
         self.failures = 0
-        self.strikes = 0
+        self.strikes = strikes
         self.not_before = 0.0
         self.retired = False
 
@@ -67,7 +67,8 @@ class Supervisor:
     A worker that dies without having been told to is a failure, and so is one that cannot load its plugin. After n
     failures in a row the next start waits 0.1 s * 2^(n-1), at most 30 s; after `max_failures` there is none until
     `stop` or a changed spec. An answered call ends the row. Three workers that broke the rules of their channel, at any
-    time, put the plugin into quarantine, which only `stop` or a changed spec ends.
+    time, put the plugin into quarantine, which only `stop` or a changed spec ends; and neither of them where somebody
+    keeps the strikes (`strikes_of`).
 
     Args:
         clock: measures the delays.
@@ -83,6 +84,9 @@ class Supervisor:
         self._tasks: TaskGroup | None = None
         #: Answers what a plugin asks while it is loaded, begins and ends: outside of any call.
         self.host_of: Callable[[WorkerSpec], HostApi | None] = lambda spec: None
+        #: How many strikes of a plugin are known from before, and who is told of each one more.
+        self.strikes_of: Callable[[WorkerSpec], int] = lambda spec: 0
+        self.struck: Callable[[WorkerSpec, int], Coroutine[Any, Any, None]] | None = None
         #: Told once when a plugin comes into quarantine, with a sentence.
         self.quarantined: Callable[[WorkerSpec, str], Coroutine[Any, Any, None]] | None = None
         self._fresh = anyio.CapacityLimiter(_FRESH)
@@ -237,7 +241,7 @@ class Supervisor:
         if slot is None or (slot.spec is not spec and slot.spec != spec):
             if slot is not None:
                 self._tasks.start_soon(self._retire, slot, 5.0)
-            slot = self._slots[key] = _Slot(spec)
+            slot = self._slots[key] = _Slot(spec, self.strikes_of(spec))
         return slot
 
     def _begin_start(self, slot: _Slot, timeout: float) -> _Start:
@@ -299,8 +303,12 @@ class Supervisor:
 
     def _judge(self, slot: _Slot, worker: AnyWorker) -> None:
         """Count whether it broke the rules of its channel."""
-        slot.strikes += worker.violated
-        if worker.violated and slot.strikes == _STRIKES and self.quarantined is not None and self._tasks is not None:
+        if not worker.violated or self._tasks is None:
+            return
+        slot.strikes += 1
+        if self.struck is not None:
+            self._tasks.start_soon(self.struck, slot.spec, slot.strikes)
+        if slot.strikes == _STRIKES and self.quarantined is not None:
             self._tasks.start_soon(self.quarantined, slot.spec, _quarantine(slot))
 
     def _failed(self, slot: _Slot, *, told: bool = False) -> None:

@@ -36,6 +36,7 @@ from eventcore.plugins.sandbox.linux import calls
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import Allowance, WorkerLimits, WorkerSpec
 from eventcore.plugins.services import logs as services
+from tests.sandbox.attacks.adapter import adapt
 from tests.sandbox.attacks.catalogue import Attack, attacks
 from tests.sandbox.attacks.gauges import Gauges
 from tests.sandbox.attacks.naive import TrustingWorker, inline
@@ -51,6 +52,17 @@ _AFTER = 0.06
 _TRIES = 3
 #: What an error with its output and trace may come to, in characters.
 _MOST_WORDS = 300_000
+#: The outcome of an attack that is none: it cannot be loaded at all.
+NOT_LOADED = "not loaded"
+#: Errors of loading that are the file's own.
+_MISTAKES = frozenset(
+    "SyntaxError IndentationError TabError ImportError ModuleNotFoundError NameError AttributeError TypeError KeyError "
+    "IndexError UnicodeDecodeError NoSuchModule NoSuchClass LoadError".split()
+)
+#: By what a corpus says in its answers whether it succeeded.
+_SAYS = ("success", "succeeded", "ok", "escaped", "exploited", "leaked", "pwned")
+#: What moves a cursor, ends a line unseen, or turns the direction of a line.
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 _LOGGED: Any = SimpleNamespace(record=SimpleNamespace(slug="attack"))
 _NEIGHBOUR = "def run(params):\n    return params\n"
 
@@ -81,6 +93,8 @@ class Range:
         self._confined = mode in ("full", "reduced")
         self._launcher: Launcher = self._sandbox if self._confined else spawn
         self._neighbour: ProcessWorker
+        #: The file that the attack's plugin is loaded from.
+        self._module = ""
         self._lines = _Lines()
 
     @asynccontextmanager
@@ -138,7 +152,7 @@ class Range:
         if self._plant.token in json.dumps(value, default=repr) + how:
             harm.append("the secret is in its words")
         through = succeeded(value) or bool(harm)
-        outcome = "through" if through else "blocked"
+        outcome = "through" if through else NOT_LOADED if _unloadable(how) else "blocked"
         seconds = time.perf_counter() - began
         return Outcome(
             attack.name, self.mode, outcome, how, value, harm, round(gauges.stall, 3), round(gauges.growth, 1), seconds
@@ -151,10 +165,13 @@ class Range:
 
     def _copy(self, attack: Attack) -> None:
         shutil.rmtree(self._code, ignore_errors=True)
-        shutil.copytree(self.corpus, self._code, ignore=shutil.ignore_patterns("__pycache__"))
+        # Links stay links: who follows them here copies files of ours, or changes their modes.
+        shutil.copytree(self.corpus, self._code, symlinks=True, ignore=shutil.ignore_patterns("__pycache__", ".git"))
         (self._place(attack) / "planted.json").write_text(json.dumps(self._told()))
+        self._module = adapt(attack, self._code) if attack.adapted else attack.file
         for path in (self._code, *self._code.rglob("*")):
-            path.chmod(0o755 if path.is_dir() else 0o644)
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() else 0o644)
         if not self._confined:
             (self._code / attack.file).chmod(0o666)
 
@@ -179,8 +196,8 @@ class Range:
         return WorkerSpec(
             "attack",
             self._place(attack),
-            module=Path(attack.file).relative_to(attack.folder).as_posix(),
-            entry_point=attack.function,
+            module=Path(self._module).relative_to(attack.folder).as_posix(),
+            entry_point="run" if attack.adapted else attack.function,
             allow=allow,
             # A corpus that was written for other hosts imports what lies beside it by its name.
             paths=(*host_paths(), str(self._place(attack)), str(self._code)),
@@ -200,11 +217,15 @@ class Range:
         try:
             answer = await worker.call("run", {"params": self._told()}, timeout=_TIME, host=_host)
             await asyncio.sleep(_AFTER)
-            return answer["result"], "answered", _text_harm(answer["stdout"] + answer["stderr"])
+            return answer["result"], "answered", self._in_text(answer["stdout"] + answer["stderr"])
         except EventCoreError as error:
-            return None, _words(error), _text_harm(json.dumps(error.as_dict(), ensure_ascii=False))
+            return None, _words(error), self._in_text(json.dumps(error.as_dict(), ensure_ascii=False))
         finally:
             await worker.kill("the attack is over")
+
+    def _in_text(self, text: str) -> list[str]:
+        """What is wrong with what it printed or raised."""
+        return _text_harm(text) + (["the secret is in its words"] if self._plant.token in text else [])
 
     async def _trusting(self, attack: Attack) -> tuple[Any, str, list[str]]:
         worker = TrustingWorker(self._spec(attack))
@@ -230,9 +251,18 @@ class Range:
         return [] if answer["result"] == 5 else ["the neighbour answers something else"]
 
 
+def _unloadable(how: str) -> bool:
+    """Whether it ended for a reason of its own before it could try anything. What the sandbox withholds while it is
+    loaded has other names: an OSError, a MemoryError, a limit, a sandbox that refuses the whole plugin."""
+    kind = how.removeprefix("not loaded: ").partition(":")[0]
+    return kind == "NoEntryPoint" or (how.startswith("not loaded: ") and kind in _MISTAKES)
+
+
 def succeeded(value: Any) -> bool:
-    """Whether an attack says that it got what it wanted: by anything but None, False, or `{"success": false}`."""
-    return not (value is None or value is False or (isinstance(value, dict) and value.get("success") is False))
+    """Whether an attack says that it got what it wanted: by anything but None, False, and a dictionary that says no."""
+    if isinstance(value, dict):
+        return value.get("blocked") is not True and not any(value.get(word) is False for word in _SAYS)
+    return value is not None and value is not False
 
 
 def _result(folder: Path, name: str) -> bytes:
@@ -267,7 +297,7 @@ class _Lines(logging.Handler):
 
 def _text_harm(text: str) -> list[str]:
     """What a terminal would stumble over, or a log would drown in."""
-    found = ["control characters in its words"] if re.search(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", text) else []
+    found = ["control characters in its words"] if _CONTROL.search(text) else []
     return found + ([f"{len(text):,} characters of words"] if len(text) > _MOST_WORDS else [])
 
 

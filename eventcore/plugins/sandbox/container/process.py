@@ -96,6 +96,9 @@ class ContainerProcess:
         finally:
             self._end_of_words()  # and not before: a descriptor that is waited for must not be closed
 
+    async def look_first(self) -> None:
+        """Its engine holds its limits."""
+
     def kill(self) -> None:
         """SIGKILL, by the engine, from within `wait`."""
         self._killed.set()

@@ -16,10 +16,10 @@ from eventcore.plugins.sandbox.linux.tables import Arch
 
 _MEMORY = "mmap munmap mremap mprotect madvise msync mincore brk membarrier rseq"
 _FILES = (
-    "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 close close_range lseek stat "
+    "read write readv writev pread64 pwrite64 preadv pwritev preadv2 pwritev2 close lseek stat "
     "fstat lstat newfstatat statx access faccessat faccessat2 readlink readlinkat getdents getdents64 getcwd chdir "
-    "fchdir dup dup2 dup3 flock fsync fdatasync sync_file_range ftruncate fallocate fadvise64 readahead sendfile "
-    "copy_file_range splice tee mkdir mkdirat rmdir unlink unlinkat rename renameat renameat2 link linkat symlink "
+    "fchdir dup dup2 dup3 flock fsync fdatasync sync_file_range ftruncate fadvise64 readahead sendfile "
+    "copy_file_range splice tee mkdir mkdirat rmdir unlink unlinkat rename renameat link linkat symlink "
     "symlinkat umask statfs fstatfs"
 )
 _WAITING = (
@@ -39,7 +39,8 @@ _OWN = (
 )
 #: On sockets that exist: the channel, and pairs that the code makes itself.
 _SOCKETS = "recvfrom recvmsg shutdown getsockname getpeername"
-_SENDING = "sendto sendmsg"
+#: Which argument holds the flags.
+_SENDING = {"sendto": 3, "sendmsg": 2}
 _SERVED = "connect"
 #: Landlock does not look at these.
 _TIMES = "utime utimes utimensat futimesat"
@@ -55,12 +56,22 @@ _NO_ATTRIBUTES = (
 _KNOWN = 470
 
 _CLONE_THREAD = 0x10000
+_CLONE_FILES = 0x400
+#: A table of open files of a thread's own. `nameless.py` looks at one table a process.
+_CLOSE_RANGE_UNSHARE = 2
 _CLONE_NAMESPACES = 0x7E020000 | 0x80
 _AF_UNIX, _AF_INET, _AF_INET6, _SOCK_STREAM, _SOCK_SEQPACKET = 1, 2, 10, 1, 5
 #: A socket's type without SOCK_NONBLOCK and SOCK_CLOEXEC.
 _TYPE = 0xFFFFFFFF & ~0o2004000
 #: Connects as it sends, past the rule for connect.
 _MSG_FASTOPEN = 0x20000000
+#: A byte beside the stream: there is something to read for whoever waits, and nothing for who then reads.
+_MSG_OOB = 1
+#: All of renameat2 but RENAME_WHITEOUT, which leaves a device in the place of the file; Landlock does not look at that.
+_RENAMES = 0xFFFFFFFF & ~3
+#: Of fallocate, what gives room back: FALLOC_FL_PUNCH_HOLE with KEEP_SIZE. To reserve it costs no time, and with
+#: KEEP_SIZE alone no limit of a file's size holds: one call takes all that is free, before anybody can look.
+_PUNCH_HOLE = 3
 #: O_CREAT and O_TMPFILE: only with them does open look at its mode.
 _MAKING = 0o100 | 0o20000000
 #: The bits that let a program run with its owner's or group's rights. A view is mounted nosuid, but what lies in a
@@ -108,7 +119,6 @@ class Allowed:
 def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     """The rules, the frequent calls first."""
     plain = " ".join((_WAITING, _FILES, _MEMORY, _SIGNALS, _OWN, _SOCKETS)).split()
-    plain += [] if allowed.tcp else _SENDING.split()
     plain += _TIMES.split() if allowed.metadata else []
     plain += ["truncate"] if allowed.truncate else []
     plain += _PROGRAMS.split() if allowed.programs else []
@@ -130,6 +140,7 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
 
 #: What programs expect of a kernel that does not know an option.
 _OTHERWISE = {name: bpf.errno(errno.ENOPROTOOPT) for name in ("setsockopt", "getsockopt")}
+_OTHERWISE |= {"fallocate": bpf.errno(errno.EOPNOTSUPP), "renameat2": bpf.errno(errno.EINVAL)}
 #: Which argument is the mode.
 _MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2}
 
@@ -139,6 +150,8 @@ def _files(allowed: Allowed) -> dict[str, bpf.Rows]:
         name: [[Masked(flags, 0, _MAKING)], [Masked(flags + 1, 0, _SET_ID)]]
         for name, flags in (("open", 1), ("openat", 2))
     }
+    result["renameat2"] = [[Masked(4, 0, _RENAMES)]]
+    result["fallocate"] = [[Masked(1, _PUNCH_HOLE)]]
     if allowed.metadata:
         result |= {name: [[Masked(mode, 0, _SET_ID)]] for name, mode in _MODES.items()}
     return result
@@ -154,14 +167,21 @@ def _options(allowed: Allowed) -> dict[str, bpf.Rows]:
     }
 
 
+def _sending(allowed: Allowed) -> dict[str, bpf.Rows]:
+    refused = _MSG_OOB | (_MSG_FASTOPEN if allowed.tcp else 0)
+    return {name: [[Masked(flags, 0, refused)]] for name, flags in _SENDING.items()}
+
+
 def _conditional(allowed: Allowed) -> dict[str, bpf.Rows]:
     # With programs there is a pid namespace, which no signal leaves.
     me = [] if allowed.programs else [[Masked(0, allowed.pid)]]
     result: dict[str, bpf.Rows] = {
         **_files(allowed),
         **_options(allowed),
+        **_sending(allowed),
         "tgkill": me,
         "kill": me,
+        "close_range": [[Masked(2, 0, _CLOSE_RANGE_UNSHARE)]],
         "ioctl": [[Masked(1, code)] for code in _IOCTLS],
         "fcntl": [[Masked(1, code)] for code in _FCNTLS],
         "prctl": [[Masked(0, code)] for code in (_PR_SET_NAME, _PR_GET_NAME, _PR_SET_VMA)],
@@ -170,14 +190,14 @@ def _conditional(allowed: Allowed) -> dict[str, bpf.Rows]:
         # Reading limits is harmless; setting needs a pointer that the filter cannot look at, so it must be null.
         "prlimit64": [[Masked(0, 0), Masked(2, 0, 0xFFFFFFFFFFFFFFFF)]],
     }
+    thread = Masked(0, _CLONE_THREAD | _CLONE_FILES, _CLONE_NAMESPACES | _CLONE_THREAD | _CLONE_FILES)
     if allowed.programs:
-        result["clone"] = [[Masked(0, 0, _CLONE_NAMESPACES & ~0x80)]]
+        result["clone"] = [[thread], [Masked(0, 0, (_CLONE_NAMESPACES & ~0x80) | _CLONE_THREAD)]]
     elif allowed.threads:
-        result["clone"] = [[Masked(0, _CLONE_THREAD, _CLONE_NAMESPACES | _CLONE_THREAD)]]
+        result["clone"] = [[thread]]
     if allowed.tcp:
         # Protocol 0 or TCP: MPTCP would pass Landlock's rule by.
         stream = Masked(1, _SOCK_STREAM, _TYPE)
-        result |= {name: [[Masked(flags, 0, _MSG_FASTOPEN)]] for name, flags in (("sendto", 3), ("sendmsg", 2))}
         result["socket"] = [
             [Masked(0, family), stream, Masked(2, protocol)] for family in (_AF_INET, _AF_INET6) for protocol in (0, 6)
         ]

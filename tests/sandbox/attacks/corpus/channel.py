@@ -334,6 +334,18 @@ def hostile_error(planted):
     raise RuntimeError("\x1b[2J\x1b]0;owned\x07\ud800" + "x" * 10 * _MIB)
 
 
+def words_that_turn_round(planted):
+    """Prints and raises words that turn the direction of the line, and a name of the error that does, too.
+
+    Stopped by: escaping.
+    """
+    from eventcore.sdk import ctx
+
+    ctx.log("info", "\u202ellew si lla\u2028")
+    print("\u2066ok\u2069 \u202e")
+    raise type("\u202eError", (Exception,), {})("\u202eko")
+
+
 def hostile_result(planted):
     """Returns 8 MiB.
 

@@ -14,7 +14,8 @@ open_by_handle_at 304 265, perf_event_open 298 241, personality 135 92, process_
 rt_sigqueueinfo 129 138, semget 64 190, shmget 29 194, syslog 103 116, unshare 272 97, userfaultfd 323 282,
 inotify_init1 294 26, tkill 200 130, chroot 161 51, pidfd_open 434 434, pidfd_getfd 438 438, io_uring_setup 425 425,
 clone3 435 435, open_tree 428 428,
-timer_create 222 107, ioprio_set 251 30, seccomp 317 277, fsopen 430 430, process_madvise 440 440, memfd_secret 447 447
+timer_create 222 107, ioprio_set 251 30, renameat2 316 276,
+seccomp 317 277, fsopen 430 430, process_madvise 440 440, memfd_secret 447 447
 """
 _COLUMN = {"x86_64": 1, "aarch64": 2}[platform.machine()]
 _NUMBER = {row.split()[0]: int(row.split()[_COLUMN]) for row in _NUMBERS.split(",")}

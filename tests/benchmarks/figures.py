@@ -244,6 +244,7 @@ def sandbox() -> list[Line]:
     naive = Line("sandbox.warm call", "us", peer="without sandbox", limit=Limit(most_ratio=1.3))
     depth = Line("sandbox.calls, 32 at a time", "calls/s", peer="awaited pool", limit=Limit(least_ratio=3))
     cold = Line("sandbox.fresh worker to first result", "ms", peer="python -I -S", limit=Limit(most_ratio=1.2))
+    spot = Line("sandbox.fresh worker, none forked ahead", "ms", peer="python -I -S")
     kill = Line("sandbox.kill to confirmed dead", "ms", limit=Limit(most=5))
     tree = Line("sandbox.kill of a tree of 31", "ms", limit=Limit(most=100))
     late = Line("sandbox.deadline overshoot", "ms", limit=Limit(most=250))
@@ -260,7 +261,9 @@ def sandbox() -> list[Line]:
             depth.ours.append(many["sandboxed"])
             depth.peers.append(many["pool"])
             cold.ours.append(fresh["sandboxed"] * 1e3)
+            spot.ours.append(fresh["spot"] * 1e3)
             cold.peers.append(fresh["python"] * 1e3)
+            spot.peers.append(fresh["python"] * 1e3)
             kill.ours.append(subject.round("kill")["seconds"] * 1e3)
             late.ours.append(subject.round("deadline")["seconds"] * 1e3)
             memory.ours.append(subject.round("memory")["megabytes"])
@@ -269,7 +272,7 @@ def sandbox() -> list[Line]:
             if killed["processes"] < 31 or killed["left"]:
                 tree.problem = f"{killed['left']} of {killed['processes']} processes are left"
             tree.ours.append(killed["seconds"] * 1e3)
-    return [call, pool, naive, depth, cold, kill, tree, late, memory, cpu]
+    return [call, pool, naive, depth, cold, spot, kill, tree, late, memory, cpu]
 
 
 def _said(script: str, *args: str) -> list[dict[str, Any]]:

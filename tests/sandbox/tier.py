@@ -74,11 +74,13 @@ def drive(
     code: str = EVALUATOR,
     before: Sequence[str] = (),
     closed: bool = False,
+    spare: bool = False,
 ) -> dict[str, Any]:
     """Run the driver in a mode and return what it printed.
 
     Args:
         closed: whether only we may read the plugin's code.
+        spare: whether the worker is to be one that was forked ahead.
         before: what stands in front of the driver on the command line, such as a script that masks system calls.
     """
     who, level = mode.split("-")
@@ -92,6 +94,7 @@ def drive(
         (plugin / "handler.py").chmod(0o600)
         plugin.chmod(0o700)
     arguments = [str(HERE / "tier_driver.py"), str(plugin), level, json.dumps(expressions), json.dumps(allow or {})]
+    arguments += ["spare"] if spare else []
     done = subprocess.run(
         as_user(who, [*before, *arguments]), capture_output=True, text=True, timeout=60, cwd="/", check=False
     )

@@ -195,6 +195,8 @@ async def test_a_cancelled_call_lets_the_next_one_in() -> None:
 
         def kill(self) -> None: ...
 
+        async def look_first(self) -> None: ...
+
     with ours, theirs:
         fake: Any = Fake()
         worker = ProcessWorker(WorkerSpec("x", Path("/")), fake)

@@ -14,7 +14,8 @@ from dataclasses import asdict, dataclass, fields
 from functools import lru_cache
 from typing import Any
 
-from eventcore.plugins.sandbox.linux import calls, landlock, namespaces, seccomp
+from eventcore.plugins.sandbox.linux import calls, landlock, seccomp
+from eventcore.plugins.sandbox.linux import namespaces as spaces
 
 _MIB = 1 << 20
 _CLOSED_FROM = 5
@@ -90,7 +91,7 @@ class Plan:
     @property
     def home(self) -> str:
         """The private folder, as the worker sees it."""
-        return namespaces.SCRATCH if self.namespaces else self.folder
+        return spaces.SCRATCH if self.namespaces else self.folder
 
 
 def _step(name: str, action: Callable[[], None]) -> None:
@@ -103,15 +104,27 @@ def _step(name: str, action: Callable[[], None]) -> None:
 # In the keeper: the first process of the worker's pid namespace
 
 
-def prepare(plan: Plan, root: str) -> None:
-    """Leave the host's namespaces, for a view of our own."""
-    if not plan.namespaces:
-        return
-    if os.geteuid() != 0:
-        _step("user", namespaces.enter_user)
-    _step("namespaces", lambda: namespaces.leave_host(network=bool(plan.ports)))
-    read = (*plan.read, *plan.programs)
-    _step("view", lambda: namespaces.build_view(root, read, plan.write, plan.own, plan.disk, plan.uid))
+def leave(*, namespaces: bool, network: bool) -> None:
+    """Leave the host's namespaces for our own, where there are to be any.
+
+    Raises:
+        StepFailed: one of them is refused.
+    """
+    if namespaces:
+        if os.geteuid() != 0:
+            _step("user", spaces.enter_user)
+        _step("namespaces", lambda: spaces.leave_host(network=network))
+
+
+def build(plan: Plan, root: str) -> None:
+    """Change to a view of our own, where the plan has one.
+
+    Raises:
+        StepFailed: a mount is refused.
+    """
+    if plan.namespaces:
+        read = (*plan.read, *plan.programs)
+        _step("view", lambda: spaces.build_view(root, read, plan.write, plan.own, plan.disk, plan.uid))
 
 
 # In the worker itself
@@ -200,7 +213,7 @@ def _landlock(plan: Plan) -> None:
     paths = [(path, landlock.READ) for path in plan.read]
     executable = (*plan.programs, *_LOADERS) if plan.programs else ()
     paths += [(path, landlock.READ | landlock.Access.EXECUTE) for path in executable]
-    paths += [(path, landlock.READ | landlock.Access.WRITE_FILE) for path in namespaces.DEVICES]
+    paths += [(path, landlock.READ | landlock.Access.WRITE_FILE) for path in spaces.DEVICES]
     paths += [(path, landlock.WRITE) for path in (*plan.write, plan.home)]
     landlock.restrict(plan.abi, paths, plan.ports)
 

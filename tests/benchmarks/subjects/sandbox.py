@@ -47,6 +47,8 @@ def run(params):
 async def on_gentle(event): return {"n": event["n"]}
 """
 _CALLS = 300
+#: Before each turn of `cold`, so that nothing of the turn before is under way. Seconds.
+_REST = 0.05
 
 
 def echo(n: int) -> dict[str, int]:
@@ -115,21 +117,25 @@ class Subjects:
         return {"sandboxed": await rate(ask, 3200), "pool": await rate(self.pooled, 3200)}
 
     async def cold(self) -> dict[str, float]:
-        async def ours(n: int) -> None:
+        async def ours(n: int) -> tuple[float, ProcessWorker]:
+            began = time.perf_counter()
             worker = await self.start()
             await worker.call("run", {"params": {"n": n}}, timeout=10)
-            taken.append(time.perf_counter() - began)
-            await worker.kill()
+            return time.perf_counter() - began, worker
 
-        taken: list[float] = []
-        python: list[float] = []
+        taken: dict[str, list[float]] = {"sandboxed": [], "spot": [], "python": []}
         for n in range(9):
-            began = time.perf_counter()
-            await ours(n)
+            await anyio.sleep(_REST)
+            first, ahead = await ours(n)
+            second, spot = await ours(n)  # at once: none is forked ahead again yet
+            await ahead.kill()
+            await spot.kill()
+            await anyio.sleep(_REST)
             began = time.perf_counter()
             subprocess.run([os.path.realpath(sys.executable), "-I", "-S", "-c", "pass"], check=True)
-            python.append(time.perf_counter() - began)
-        return {"sandboxed": statistics.median(taken), "python": statistics.median(python)}
+            for name, seconds in zip(taken, (first, second, time.perf_counter() - began), strict=True):
+                taken[name].append(seconds)
+        return {name: statistics.median(times) for name, times in taken.items()}
 
     async def kill(self) -> dict[str, float]:
         times = []

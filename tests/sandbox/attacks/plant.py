@@ -15,6 +15,7 @@ from typing import Any
 
 from eventcore.kernel.errors import EventCoreError
 from eventcore.plugins.sandbox.diskwatch import remove
+from eventcore.plugins.sandbox.zygote.crew import SPARE
 
 VARIABLE = "EVENTCORE_ATTACK_SECRET"
 
@@ -187,11 +188,38 @@ class Plant:
 
 def descendants(pid: int) -> list[int]:
     """All processes that came of one, and are still there."""
+    found = children(pid)
+    return found + [below for child in found for below in descendants(child)]
+
+
+def children(pid: int) -> list[int]:
+    """Its own children."""
     found: list[int] = []
     with suppress(OSError):
         for thread in Path(f"/proc/{pid}/task").iterdir():
             found += [int(word) for word in (thread / "children").read_text().split()]
-    return found + [below for child in found for below in descendants(child)]
+    return found
+
+
+def spare_of(started: int) -> list[int]:
+    """The keeper and the worker that a zygote keeps to spare.
+
+    Plugin code can take their name, but not their place: it never comes to be a child of the zygote, or of a keeper
+    that waits.
+
+    Args:
+        started: the process that the host started: the zygote, or the anchor above it.
+    """
+    zygotes = [started, *children(started)]
+    keepers = [pid for one in zygotes for pid in children(one) if _name(pid) == SPARE]
+    return keepers + [pid for one in keepers for pid in children(one)]
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def end(pids: list[int]) -> None:

@@ -40,7 +40,7 @@ from tests.sandbox.attacks.adapter import adapt
 from tests.sandbox.attacks.catalogue import Attack, attacks
 from tests.sandbox.attacks.gauges import Gauges
 from tests.sandbox.attacks.naive import TrustingWorker, inline
-from tests.sandbox.attacks.plant import Plant, descendants, end
+from tests.sandbox.attacks.plant import Plant, descendants, end, spare_of
 
 MEMORY_MB, DISK_MB, THREADS = 64, 8, 24
 #: How long an attack may take, and how long one that hangs its host is waited for. Seconds.
@@ -131,7 +131,7 @@ class Range:
     async def _once(self, attack: Attack) -> Outcome:
         self._plant.renew()
         self._copy(attack)
-        before = {self._plant.victim, *descendants_of_ours()}
+        before = {self._plant.victim, *self._descendants()}
         self._lines.harm = []
         began = time.perf_counter()
         async with Gauges() as gauges:
@@ -139,10 +139,10 @@ class Range:
             harm += await self._ask_the_neighbour()
         harm += self._lines.harm
         harm += gauges.harm()
-        left = [pid for pid in descendants_of_ours() if pid not in before]
+        left = [pid for pid in self._descendants() if pid not in before]
         if left:
             await asyncio.sleep(0.2)  # what was killed with its namespace may be about to go
-            left = [pid for pid in left if pid in descendants_of_ours()]
+            left = [pid for pid in left if pid in self._descendants()]
             harm += [f"{len(left)} processes are left"] if left else []
             end(left)
         harm += self._plant.harm()
@@ -157,6 +157,11 @@ class Range:
         return Outcome(
             attack.name, self.mode, outcome, how, value, harm, round(gauges.stall, 3), round(gauges.growth, 1), seconds
         )
+
+    def _descendants(self) -> list[int]:
+        """What came of this process, but for the worker that the sandbox keeps to spare, which has run nothing yet."""
+        spare = [pid for one in self._sandbox._zygotes.values() for pid in spare_of(one.child.pid)]
+        return [pid for pid in descendants(os.getpid()) if pid not in spare]
 
     def _copy(self, attack: Attack) -> None:
         shutil.rmtree(self._code, ignore_errors=True)
@@ -270,11 +275,6 @@ def _any_file(folder: Path, name: str) -> bytes:
     """As hosts do that think no evil."""
     path = folder / name
     return path.read_bytes() if path.is_file() else b""
-
-
-def descendants_of_ours() -> list[int]:
-    """What came of this process."""
-    return descendants(os.getpid())
 
 
 async def _host(method: str, params: dict[str, Any]) -> Any:

@@ -12,7 +12,7 @@ import resource
 
 from eventcore.plugins.sandbox.linux.tables import ARCHS, Arch
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_CAPBSET_DROP = 1, 4, 15, 24
 PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS, PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL = 36, 38, 47, 4
 
 CLONE_NEWNS, CLONE_NEWCGROUP, CLONE_NEWUTS, CLONE_NEWIPC = 0x20000, 0x2000000, 0x4000000, 0x8000000
@@ -66,6 +66,11 @@ def _checked(result: int, what: str) -> int:
 def prctl(option: int, a: int = 0, b: int = 0, c: int = 0, d: int = 0) -> int:
     """prctl(2)."""
     return syscall("prctl", option, a, b, c, d)
+
+
+def set_name(name: str) -> None:
+    """What `ps` calls this process; 15 bytes at most."""
+    syscall("prctl", PR_SET_NAME, ctypes.c_char_p(name.encode()), 0, 0, 0)
 
 
 def unshare(flags: int) -> None:

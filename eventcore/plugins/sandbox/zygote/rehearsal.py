@@ -1,7 +1,7 @@
-"""What every worker does first, done once in the zygote: what it leaves in memory is there for all of them.
+"""What every worker does first, done ahead: in the zygote for all of them, and again in a worker that has the time.
 
-Caches are filled, and bytecode has adapted itself to what it works on. Each worker would do both again, on pages that
-it first has to copy, and those copies are most of what its start costs.
+In the zygote caches are filled, and bytecode adapts itself to what it works on. In a worker the pages are copied that
+it writes on, and those copies are most of what its start costs.
 """
 
 from __future__ import annotations

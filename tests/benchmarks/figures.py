@@ -239,7 +239,12 @@ def channel() -> list[Line]:
 
 def sandbox() -> list[Line]:
     """Workers in the sandbox, by turns with a bare echo, a worker without sandbox, a process pool and a bare Python."""
-    call = Line("sandbox.call of an intent", "us", peer="asyncio echo of 64 bytes", limit=Limit(most_ratio=4))
+    call = Line(
+        "sandbox.call of an intent, one processor", "us", peer="asyncio echo of 64 bytes", limit=Limit(most_ratio=4)
+    )
+    apart = Line(
+        "sandbox.call of an intent, two processors", "us", peer="asyncio echo of 64 bytes", limit=Limit(most_ratio=4)
+    )
     pool = Line("sandbox.call of an intent, against a pool", "us", peer="awaited pool", limit=Limit(most_ratio=0.6))
     naive = Line("sandbox.warm call", "us", peer="without sandbox", limit=Limit(most_ratio=1.3))
     depth = Line("sandbox.calls, 32 at a time", "calls/s", peer="awaited pool", limit=Limit(least_ratio=3))
@@ -252,9 +257,14 @@ def sandbox() -> list[Line]:
     cpu = Line("sandbox.CPU share, off by", "points", limit=Limit(most=5))
     with TemporaryDirectory(dir=SCRATCH) as folder, Subject("sandbox.py", folder) as subject:
         for _ in range(_BURSTS):
-            warm = subject.round("warm")
-            pairs = ((call, "full", "bare"), (pool, "full", "pool"), (naive, "sandboxed", "unsandboxed"))
-            for line, ours, peer in pairs:
+            near, far = subject.round("warm"), subject.round("apart")
+            pairs = (
+                (call, near, "full", "bare"),
+                (apart, far, "full", "bare"),
+                (pool, far, "full", "pool"),
+                (naive, far, "sandboxed", "unsandboxed"),
+            )
+            for line, warm, ours, peer in pairs:
                 line.ours.append(warm[ours] * 1e6)
                 line.peers.append(warm[peer] * 1e6)
             many, fresh = subject.round("depth"), subject.round("cold")
@@ -272,7 +282,7 @@ def sandbox() -> list[Line]:
             if killed["processes"] < 31 or killed["left"]:
                 tree.problem = f"{killed['left']} of {killed['processes']} processes are left"
             tree.ours.append(killed["seconds"] * 1e3)
-    return [call, pool, naive, depth, cold, spot, kill, tree, late, memory, cpu]
+    return [call, apart, pool, naive, depth, cold, spot, kill, tree, late, memory, cpu]
 
 
 def _said(script: str, *args: str) -> list[dict[str, Any]]:

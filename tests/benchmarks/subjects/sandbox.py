@@ -2,7 +2,8 @@
 
     sandbox.py FOLDER
 
-Reads what to measure, a line each: `warm`, `depth`, `cold`, `kill`, `tree`, `deadline`, `memory`, `cpu`.
+Reads what to measure, a line each: `warm` (all processes on one processor), `apart` (this one on one, those that it
+asks on another), `depth`, `cold`, `kill`, `tree`, `deadline`, `memory`, `cpu`.
 """
 
 from __future__ import annotations
@@ -14,9 +15,9 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import AsyncExitStack, suppress
+from contextlib import AsyncExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,11 @@ from eventcore.plugins.sandbox.launch import spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import Allowance, WorkerSpec
 
+sys.path.insert(0, str(Path(__file__).parents[3]))
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from bench_worker import Asker, fork_echo
+
+from tests.sandbox.attacks.plant import descendants
 
 PLUGIN = """
 import subprocess, time
@@ -76,6 +80,31 @@ async def rate(once: Callable[[int], Awaitable[Any]], calls: int) -> float:
     return calls // 32 * 32 / (time.perf_counter() - began)
 
 
+@contextmanager
+def placed(ours: int, theirs: int) -> Iterator[None]:
+    """This process on one processor, and all that came of it on one; left alone, the kernel puts two that talk together
+    or apart by chance, and keeps them there, and a wake-up across processors costs more than all the rest.
+
+    Args:
+        ours, theirs: places among the processors that there are.
+    """
+    everywhere = os.sched_getaffinity(0)
+    order = sorted(everywhere)
+    for pid in (me := os.getpid(), *descendants(me)):
+        _pin(pid, {order[ours if pid == me else theirs]})
+    try:
+        yield
+    finally:
+        for pid in (me, *descendants(me)):
+            _pin(pid, everywhere)
+
+
+def _pin(pid: int, processors: set[int]) -> None:
+    with suppress(OSError):  # it may have ended
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            os.sched_setaffinity(int(thread), processors)
+
+
 class Subjects:
     """Everything that is compared, warm."""
 
@@ -101,6 +130,14 @@ class Subjects:
         return await asyncio.get_running_loop().run_in_executor(self.pool, echo, n)
 
     async def warm(self) -> dict[str, float]:
+        with placed(0, 0):
+            return await self._warm()
+
+    async def apart(self) -> dict[str, float]:
+        with placed(0, -1):
+            return await self._warm()
+
+    async def _warm(self) -> dict[str, float]:
         return {
             "bare": await median(lambda n: self.bare.ask(b"x" * 64)),
             "full": await median(self.invoke),

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.tier import HERE, MODES, as_user, drive
+from tests.sandbox.tier import HERE, MODES, NOBODY, as_user, drive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's; run the tests there")
 
@@ -77,7 +77,7 @@ def test_granted_folders_and_what_leads_out_of_them(mode: str, tmp_path: Path) -
     (tmp_path / "secret").write_text("no")
     (data / "link").symlink_to(tmp_path / "secret")
     if mode.startswith("nobody") and os.geteuid() == 0:
-        os.chown(data, 65534, 65534)
+        os.chown(data, NOBODY, NOBODY)
     tries = {
         "read": f"open('{data}/in').read()",
         "write": f"open('{data}/out', 'w').write('x')",

@@ -18,7 +18,8 @@ import eventcore
 
 HERE = Path(__file__).parent
 ROOT = Path(eventcore.__file__).resolve().parents[1]
-NOBODY = 65534
+#: An unprivileged user, another one for each process that tests run in: the kernel counts a user's threads together.
+NOBODY = 65534 - int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:])
 MODES = ("root-full", "root-reduced", "nobody-full", "nobody-reduced")
 
 #: A plugin that evaluates what it is given. It is no secret that it runs strangers' code: that is the point.

@@ -9,6 +9,7 @@ import socket
 import stat
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import anyio
@@ -22,12 +23,37 @@ from eventcore.plugins.sandbox import frames
 from eventcore.plugins.sandbox.bell import Bell
 from eventcore.plugins.sandbox.inflight import InFlight, Watchdog
 from eventcore.plugins.sandbox.parsing import parse
+from eventcore.plugins.sandbox.worker.channel import HostChannel
 from eventcore.plugins.sandbox.zygote.rehearsal import rehearse
 
 
 @pytest.fixture(params=["asyncio", "trio"])
 def anyio_backend(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+# -- the worker's side ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("plain", "served"), [(True, 3), (False, 1)])
+def test_a_plain_plugin_is_served_without_turns_of_the_loop(plain: bool, served: int) -> None:
+    """One turn takes all calls, as they come, where nothing needs the loop; else one, as async handlers have theirs."""
+    ours, theirs = socket.socketpair()
+    seen: list[int] = []
+    readers: list[Any] = []
+    loop: Any = SimpleNamespace(add_reader=lambda sock, ready: readers.append(ready), call_soon=lambda f: None)
+
+    def handle(frame: dict[str, Any]) -> bool:
+        seen.append(frame["id"])
+        if len(seen) < 3:
+            ours.sendall(frames.pack(b'{"id":%d}' % len(seen)))
+        return True
+
+    with ours, theirs:
+        HostChannel(theirs, loop).start(handle, lambda: plain and len(seen) < 3)
+        ours.sendall(frames.pack(b'{"id":0}'))
+        readers[0]()
+    assert seen == list(range(served))
 
 
 # -- the quick parser ----------------------------------------------------------------------------------------------

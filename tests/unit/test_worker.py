@@ -743,3 +743,38 @@ async def test_workers_die_with_their_host(tmp_path: Path, how: str) -> None:
                 await anyio.wait_readable(fd)
         finally:
             os.close(fd)
+
+
+async def test_plain_functions_may_need_the_loop_all_the_same(load: Load) -> None:
+    """A worker whose functions are all plain waits for calls without its loop, but not while a task or thread is on."""
+    worker = await load(
+        """
+        import asyncio, threading, time
+        done = []
+        async def later(n):
+            await asyncio.sleep(0.01)
+            return {"late": n}
+        def run(params):
+            if "later" in params:
+                return later(params["later"])
+            if "thread" in params:
+                threading.Thread(target=lambda: (time.sleep(0.05), done.append(1))).start()
+            return {"done": len(done)}
+        """
+    )
+    assert await run(worker, {}) == {"done": 0}
+    assert await run(worker, {"later": 1}) == {"late": 1}
+    got: list[Any] = []
+
+    async def ask(params: dict[str, Any]) -> None:
+        got.append(await run(worker, params))
+
+    async with anyio.create_task_group() as tasks:
+        for n in range(5):
+            tasks.start_soon(ask, {"later": n})
+            tasks.start_soon(ask, {})
+    assert sorted(map(str, got)) == sorted([str({"late": n}) for n in range(5)] + [str({"done": 0})] * 5)
+    assert await run(worker, {"thread": True}) == {"done": 0}
+    while await run(worker, {}) != {"done": 1}:  # `load` sets a time limit
+        await anyio.sleep(0.01)
+    assert await run(worker, {}) == {"done": 1}

@@ -146,7 +146,9 @@ def _no_constant(name: str) -> Any:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_no_constant, parse_float=_finite)
-_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+#: What `json.JSONEncoder.encode` makes anew for each value, which takes longer than to write a short one. No default,
+#: and no look for circles: `_find_bad` has found only what JSON has, and an end to it.
+_CHUNKS = json.encoder.c_make_encoder(None, None, json.encoder.encode_basestring, None, ":", ",", False, False, False)  # type: ignore[attr-defined]
 
 
 def encode(value: Any) -> bytes:
@@ -159,7 +161,7 @@ def encode(value: Any) -> bytes:
         what, *path = bad
         place = "".join(reversed(path)).lstrip(".") or "the value itself"
         raise NotJSON(f"{place} {what}")
-    return _ENCODER.encode(value).encode()
+    return "".join(_CHUNKS(value, 0)).encode()
 
 
 def _find_bad(value: Any, depth: int) -> list[str] | None:

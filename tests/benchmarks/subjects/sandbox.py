@@ -26,6 +26,7 @@ import anyio
 from eventcore import EventCore
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import PluginTimeout
+from eventcore.plugins.calls import Calls
 from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.launch import spawn
 from eventcore.plugins.sandbox.process import ProcessWorker
@@ -113,6 +114,7 @@ class Subjects:
         self.worker: ProcessWorker
         self.naive: ProcessWorker
         self.core: EventCore
+        self.calls: Calls
         self.context: Any
 
     async def start(self, allow: Allowance | None = None, *, naive: bool = False) -> ProcessWorker:
@@ -123,8 +125,7 @@ class Subjects:
 
     async def invoke(self, n: int) -> Any:
         """As a workflow's step does it: roles, schemas, deadline, metrics, services; recorded by the caller."""
-        plugins = self.core.plugins
-        return await plugins.calls.invoke("bench", {"n": n}, self.context, {"attempt": 1})
+        return await self.calls.invoke("bench", {"n": n}, self.context, {"attempt": 1})
 
     async def pooled(self, n: int) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.pool, echo, n)
@@ -254,6 +255,7 @@ async def main(folder: Path, echo_socket: Any) -> None:
         tasks = await stack.enter_async_context(anyio.create_task_group())
         subjects = Subjects(folder, sandbox, tasks, bare, pool)
         subjects.core = await stack.enter_async_context(EventCore(home))
+        subjects.calls = subjects.core.plugins.calls
         subjects.context = CallContext(tenant="default", actor="user:ada", roles=frozenset({"user"}))
         subjects.worker, subjects.naive = await subjects.start(), await subjects.start(naive=True)
         await subjects.pooled(0)

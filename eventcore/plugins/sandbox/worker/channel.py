@@ -57,10 +57,16 @@ class HostChannel:
         self._inbox: deque[dict[str, Any]] = deque()
         self._busy = False
         self._handle: Callable[[dict[str, Any]], bool] = lambda frame: False
+        self._plain: Callable[[], bool] = lambda: False
 
-    def start(self, handle: Callable[[dict[str, Any]], bool]) -> None:
-        """Read from now on; `handle` gets each call, and says whether it has run code of the plugin."""
-        self._handle = handle
+    def start(self, handle: Callable[[dict[str, Any]], bool], plain: Callable[[], bool]) -> None:
+        """Read from now on.
+
+        Args:
+            handle: gets each call, and says whether it has run code of the plugin.
+            plain: whether nothing needs the loop, so that calls can be waited for without it.
+        """
+        self._handle, self._plain = handle, plain
         self._loop.add_reader(self._sock, self._readable)
 
     # Reading
@@ -72,6 +78,19 @@ class HostChannel:
             return
         self._take(data)
         self._work()
+        # A turn of the loop costs as much as a short call.
+        while self._plain():
+            if not self._inbox:
+                self._read_blocking()
+            self._work_plainly()
+
+    def _work_plainly(self) -> None:
+        self._busy = True
+        try:
+            while self._inbox:
+                self._handle(self._inbox.popleft())
+        finally:
+            self._busy = False
 
     def _read_blocking(self) -> None:
         self._take(self._sock.recv(_READ))

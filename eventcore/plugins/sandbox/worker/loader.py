@@ -111,8 +111,6 @@ class Plugin:
     def describe(self) -> dict[str, Any]:
         """What the plugin registers."""
         hooks, events = self._hooks_and_events()
-        names = [self._entry_name(), "on_command", "health_check", "cleanup"]
-        names += [hook["function"] for hook in hooks] + [event["function"] for event in events]
         return {
             "hooks": hooks,
             "events": events,
@@ -123,9 +121,22 @@ class Plugin:
             "functions": self._functions(),
             "info": self._info(),
             "prompt": self.prompt is not None,
-            "sync": sorted({name for name in names if (found := self._find(name)) and found.blocking}),
+            "sync": sorted(name for name, found in self._callable(hooks, events).items() if found.blocking),
             "warnings": self.warnings,
         }
+
+    @property
+    def plain(self) -> bool:
+        """Whether no function that the host may call is async."""
+        hooks, events = self._hooks_and_events()
+        found = [*self._callable(hooks, events).values(), self._find("initialize")]
+        return all(one is None or one.blocking for one in found)
+
+    def _callable(self, hooks: list[dict[str, Any]], events: list[dict[str, Any]]) -> dict[str, Handler]:
+        """What the host calls by name, where it is there."""
+        names = [self._entry_name(), "on_command", "health_check", "cleanup"]
+        names += [one["function"] for one in (*hooks, *events)]
+        return {name: found for name in names if (found := self._find(name))}
 
     def _entry_name(self) -> str:
         return "execute" if self.instance is not None else self._entry

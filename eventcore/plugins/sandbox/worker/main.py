@@ -37,7 +37,7 @@ def serve_channel(fd: int) -> None:
     asyncio.set_event_loop(loop)
     channel = HostChannel(socket.socket(fileno=fd), loop)
     runtime = Runtime(channel, loop)
-    channel.start(runtime.handle)
+    channel.start(runtime.handle, runtime.plain)
     while True:
         # A task of the plugin that raises SystemExit or KeyboardInterrupt stops the loop; the worker goes on.
         try:

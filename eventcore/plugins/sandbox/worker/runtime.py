@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import inspect
 import sys
+import threading
 from collections.abc import Awaitable, Mapping
 from typing import Any
 
@@ -77,6 +78,7 @@ class Runtime:
         self._channel = channel
         self._loop = loop
         self._plugin: Plugin | None = None
+        self._all_plain = False
         self._config: dict[str, Any] = {}
         self._tasks: set[asyncio.Task[None]] = set()
         self._watch: Watch | None = None
@@ -90,6 +92,10 @@ class Runtime:
         call = Call(self._channel, frame, self._config)
         # Each call has a context of its own, copied from an empty one: what a handler sets, no other call sees.
         return contextvars.copy_context().run(self._begin, call)
+
+    def plain(self) -> bool:
+        """Whether nothing needs the loop: the plugin has plain functions alone, and neither tasks nor threads."""
+        return self._all_plain and not self._tasks and threading.active_count() == 1
 
     def _begin(self, call: Call) -> bool:
         bind_for_good(call)
@@ -153,6 +159,7 @@ class Runtime:
         if ready is False:
             raise LoadError("InitializeFailed", "initialize returned False")
         self._plugin = plugin
+        self._all_plain = plugin.plain and not asyncio.all_tasks(self._loop)
         return plugin.describe()
 
     async def _finish(self, call: Call, pending: Any) -> None:

@@ -54,7 +54,7 @@ def _play(place: Path) -> None:
     written = sys.dont_write_bytecode
     with ours, theirs:
         channel = HostChannel(theirs, loop)
-        channel.start(Runtime(channel, loop).handle)
+        channel.start(Runtime(channel, loop).handle, lambda: False)
         for number in range(_TIMES):
             for frame in _frames(place, number):
                 ours.sendall(pack(json.dumps(frame).encode()))

@@ -28,7 +28,8 @@ def serve_channel(fd: int) -> None:
     """Serve the channel on `fd` until the host closes it. Does not return: the process ends.
 
     One thread, one loop. Async handlers run side by side; a plain function runs in the loop's own thread, so one at a
-    time, and whatever comes meanwhile waits.
+    time, and whatever comes meanwhile waits. Where all functions are plain, the loop rests: a call is waited for in
+    the thread itself, as long as neither a task nor another thread could need the loop.
     """
     os.set_inheritable(fd, False)
     faulthandler.enable(file=2)

@@ -257,12 +257,12 @@ def sandbox() -> list[Line]:
     cpu = Line("sandbox.CPU share, off by", "points", limit=Limit(most=5))
     with TemporaryDirectory(dir=SCRATCH) as folder, Subject("sandbox.py", folder) as subject:
         for _ in range(_BURSTS):
-            near, far = subject.round("warm"), subject.round("apart")
+            near, far, free = subject.round("near"), subject.round("apart"), subject.round("warm")
             pairs = (
                 (call, near, "full", "bare"),
                 (apart, far, "full", "bare"),
-                (pool, far, "full", "pool"),
-                (naive, far, "sandboxed", "unsandboxed"),
+                (pool, free, "full", "pool"),
+                (naive, free, "sandboxed", "unsandboxed"),
             )
             for line, warm, ours, peer in pairs:
                 line.ours.append(warm[ours] * 1e6)

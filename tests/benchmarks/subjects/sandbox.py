@@ -2,8 +2,8 @@
 
     sandbox.py FOLDER
 
-Reads what to measure, a line each: `warm` (all processes on one processor), `apart` (this one on one, those that it
-asks on another), `depth`, `cold`, `kill`, `tree`, `deadline`, `memory`, `cpu`.
+Reads what to measure, a line each: `warm` (all processes where the kernel puts them), `near` (on one processor),
+`apart` (this one on one, those that it asks on another), `depth`, `cold`, `kill`, `tree`, `deadline`, `memory`, `cpu`.
 """
 
 from __future__ import annotations
@@ -49,6 +49,9 @@ def run(params):
             subprocess.Popen(["/bin/sh", "-c", f"{deaf} & {deaf}"], start_new_session=True)
         time.sleep(0.3)
     return {"n": params.get("n")}
+"""
+#: In a plugin of its own: one whose functions are all plain is served in another way.
+GENTLE = """
 async def on_gentle(event): return {"n": event["n"]}
 """
 _CALLS = 300
@@ -112,13 +115,16 @@ class Subjects:
     def __init__(self, folder: Path, sandbox: Sandbox, tasks: Any, bare: Any, pool: ProcessPoolExecutor) -> None:
         self.folder, self.sandbox, self.tasks, self.bare, self.pool = folder, sandbox, tasks, bare, pool
         self.worker: ProcessWorker
+        self.gentle: ProcessWorker
         self.naive: ProcessWorker
         self.core: EventCore
         self.calls: Calls
         self.context: Any
 
-    async def start(self, allow: Allowance | None = None, *, naive: bool = False) -> ProcessWorker:
-        spec = WorkerSpec("bench", self.folder, allow=allow or Allowance())
+    async def start(
+        self, allow: Allowance | None = None, *, naive: bool = False, place: str = "plain"
+    ) -> ProcessWorker:
+        spec = WorkerSpec("bench", self.folder / place, allow=allow or Allowance())
         worker = await ProcessWorker.start(spec, self.tasks, launcher=spawn if naive else self.sandbox)
         await worker.load()
         return worker
@@ -130,15 +136,15 @@ class Subjects:
     async def pooled(self, n: int) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self.pool, echo, n)
 
-    async def warm(self) -> dict[str, float]:
+    async def near(self) -> dict[str, float]:
         with placed(0, 0):
-            return await self._warm()
+            return await self.warm()
 
     async def apart(self) -> dict[str, float]:
         with placed(0, -1):
-            return await self._warm()
+            return await self.warm()
 
-    async def _warm(self) -> dict[str, float]:
+    async def warm(self) -> dict[str, float]:
         return {
             "bare": await median(lambda n: self.bare.ask(b"x" * 64)),
             "full": await median(self.invoke),
@@ -150,7 +156,7 @@ class Subjects:
 
     async def depth(self) -> dict[str, float]:
         def ask(n: int) -> Awaitable[Any]:
-            return self.worker.call("event", {"function": "on_gentle", "event": {"n": n}}, timeout=10)
+            return self.gentle.call("event", {"function": "on_gentle", "event": {"n": n}}, timeout=10)
 
         return {"sandboxed": await rate(ask, 3200), "pool": await rate(self.pooled, 3200)}
 
@@ -237,7 +243,9 @@ def _inhabitants(space: str) -> int:
 
 
 async def main(folder: Path, echo_socket: Any) -> None:
-    (folder / "handler.py").write_text(PLUGIN)
+    for place, code in (("plain", PLUGIN), ("gentle", GENTLE)):
+        (folder / place).mkdir(exist_ok=True)
+        (folder / place / "handler.py").write_text(code)
     home = folder / "home"
     plugin = home / "plugins" / "bench"
     plugin.mkdir(parents=True, exist_ok=True)
@@ -258,11 +266,13 @@ async def main(folder: Path, echo_socket: Any) -> None:
         subjects.calls = subjects.core.plugins.calls
         subjects.context = CallContext(tenant="default", actor="user:ada", roles=frozenset({"user"}))
         subjects.worker, subjects.naive = await subjects.start(), await subjects.start(naive=True)
+        subjects.gentle = await subjects.start(place="gentle")
         await subjects.pooled(0)
         print(json.dumps({"level": (await sandbox.machine()).level}), flush=True)
         while what := (await anyio.to_thread.run_sync(sys.stdin.readline)).strip():
             print(json.dumps(await getattr(subjects, what)()), flush=True)
         await subjects.worker.close()
+        await subjects.gentle.close()
         await subjects.naive.close()
 
 

@@ -128,12 +128,12 @@ _HOW = {
     "`core.plugins.run` on the memory store, with its commit. The channel alone is the worker's own round trip",
     "sandbox": "one subject, by turns in one process. The echo answers 64 bytes over a socket pair, asyncio on both "
     "ends; the pool is a `ProcessPoolExecutor` of one, awaited; a call of an intent goes through roles, schemas, time "
-    "limit and metrics. Where the kernel puts two processes that talk is chance, and a wake-up across processors costs "
-    "40 us here, so calls are also measured with all on one processor, and with the host on one and the others on another. "
-    "32 at a time: an async function. A fresh worker is confined, loaded and called; its process was forked ahead if "
-    "there was time, and the line after it is one that is asked for right behind it, which is forked on the spot. The "
-    "tree is 31 processes that ignore every signal they can. CPU share: 25% of a core for two seconds, without control "
-    "groups",
+    "limit and metrics. Where the kernel puts two processes that talk is chance, and a wake-up across processors "
+    "costs 40 us here, so calls are also measured with all on one processor, and with the host on one and the "
+    "others on another. 32 at a time: an async function. A fresh worker is confined, loaded and called; its "
+    "process was forked ahead if there was time, and the line after it is one that is asked for right behind it, "
+    "which is forked on the spot. The tree is 31 processes that ignore every signal they can. CPU share: 25% of a "
+    "core for two seconds, without control groups",
     "bus": "transient: until all async subscriptions (isolated, in order, with time limits) have counted every event, "
     "against `blinker.Signal.send_async` with as many receivers. recorded: one publisher that waits for each fsync'd "
     "commit, median of 300, against a row with two indexes on a bare aiosqlite connection, also fsync'd",

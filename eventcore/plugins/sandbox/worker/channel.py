@@ -78,19 +78,6 @@ class HostChannel:
             return
         self._take(data)
         self._work()
-        # A turn of the loop costs as much as a short call.
-        while self._plain():
-            if not self._inbox:
-                self._read_blocking()
-            self._work_plainly()
-
-    def _work_plainly(self) -> None:
-        self._busy = True
-        try:
-            while self._inbox:
-                self._handle(self._inbox.popleft())
-        finally:
-            self._busy = False
 
     def _read_blocking(self) -> None:
         self._take(self._sock.recv(_READ))
@@ -106,18 +93,27 @@ class HostChannel:
                 self._inbox.append(frame)
 
     def _work(self) -> None:
-        """Handle the calls of the inbox, up to one of a plain function: then async handlers are to have their turn."""
+        """Handle what is in the inbox, and wait for more where nothing needs the loop: a turn of it costs as much as a
+        short call. After a call of a plain function async handlers, if there are any, have their turn."""
         if self._busy:
             return
         self._busy = True
         try:
-            while self._inbox:
-                if self._handle(self._inbox.popleft()):
-                    break
+            self._handle_some()
+            while self._plain():
+                if not self._inbox:
+                    self._read_blocking()
+                self._handle_some()
         finally:
             self._busy = False
             if self._inbox:
                 self._loop.call_soon(self._work)
+
+    def _handle_some(self) -> None:
+        """The calls of the inbox, up to one of a plain function."""
+        while self._inbox:
+            if self._handle(self._inbox.popleft()):
+                break
 
     def _answered(self, frame: dict[str, Any]) -> None:
         rid = frame["rid"]

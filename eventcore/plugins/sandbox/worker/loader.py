@@ -8,6 +8,7 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from importlib.abc import Loader
 from importlib.machinery import ModuleSpec
 from pathlib import Path
@@ -110,7 +111,7 @@ class Plugin:
 
     def describe(self) -> dict[str, Any]:
         """What the plugin registers."""
-        hooks, events = self._hooks_and_events()
+        hooks, events = self._marked
         return {
             "hooks": hooks,
             "events": events,
@@ -121,19 +122,20 @@ class Plugin:
             "functions": self._functions(),
             "info": self._info(),
             "prompt": self.prompt is not None,
-            "sync": sorted(name for name, found in self._callable(hooks, events).items() if found.blocking),
+            "sync": sorted(name for name, found in self._callable.items() if found.blocking),
             "warnings": self.warnings,
         }
 
     @property
     def plain(self) -> bool:
         """Whether no function that the host may call is async."""
-        hooks, events = self._hooks_and_events()
-        found = [*self._callable(hooks, events).values(), self._find("initialize")]
+        found = [*self._callable.values(), self._find("initialize")]
         return all(one is None or one.blocking for one in found)
 
-    def _callable(self, hooks: list[dict[str, Any]], events: list[dict[str, Any]]) -> dict[str, Handler]:
+    @cached_property
+    def _callable(self) -> dict[str, Handler]:
         """What the host calls by name, where it is there."""
+        hooks, events = self._marked
         names = [self._entry_name(), "on_command", "health_check", "cleanup"]
         names += [one["function"] for one in (*hooks, *events)]
         return {name: found for name in names if (found := self._find(name))}
@@ -170,7 +172,8 @@ class Plugin:
         make: Callable[..., Any] = cls
         return make(config) if takes_config else make()
 
-    def _hooks_and_events(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    @cached_property
+    def _marked(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         hooks: list[dict[str, Any]] = []
         events: list[dict[str, Any]] = []
         seen: set[int] = set()

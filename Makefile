@@ -13,7 +13,7 @@ PYTEST := $(BIN)/python -m pytest -p tests.req_plugin
 # Debian packages that some tests want. `make test` never installs them; it names what it skipped for lack of them.
 SYSTEM_PACKAGES := git npm podman runc conmon
 
-.PHONY: help run test prove bench test-all requirements system lint clean
+.PHONY: help run test prove kernel bench test-all requirements system lint clean
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -37,7 +37,9 @@ run: $(READY)  ## set up, then chat with the repository's own home (pipe lines i
 test: $(DEV)  ## set up, then everything that must hold; violent tests sample by a printed seed
 	@$(PYTEST) -q -rs -m 'not prove' --durations=10 -n $(WORKERS) --dist loadfile
 
-prove: $(DEV)  ## the violent tests in full counts, and the real public inputs
+prove: $(DEV)  ## the violent tests in full counts, and the real public inputs (as root on Debian 12: on its kernel too)
+	@if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+	  $(MAKE) --no-print-directory kernel || echo "without Debian's kernel: its test will say what it lacks" >&2; fi
 	@EVENTCORE_PROVE=1 $(PYTEST) -q -s tests/recovery tests/prove tests/sandbox/test_attacks.py tests/sandbox/test_worker_life.py
 
 bench: $(DEV)  ## figures against peers in the same run; exits 1 on a miss (ONLY=workflows: one group)
@@ -58,6 +60,13 @@ lint: $(DEV)  ## ruff, mypy and the layer rule alone (they are part of `make tes
 system:  ## Debian packages that some tests want (needs root)
 	@missing=$$(for package in $(SYSTEM_PACKAGES); do command -v $$package >/dev/null || echo $$package; done); \
 	if [ -n "$$missing" ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; fi
+
+kernel:  ## Debian 12's own kernel in .prove, and an emulator to boot it (needs root)
+	@missing=$$(for one in qemu-system-x86_64:qemu-system-x86 busybox:busybox-static; do \
+	  command -v $${one%%:*} >/dev/null || echo $${one##*:}; done); \
+	if [ -n "$$missing" ]; then apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq $$missing; fi
+	@mkdir -p .prove; cd .prove; ls linux-image-6.1.*_amd64.deb >/dev/null 2>&1 || { \
+	  apt-get update -qq; apt-get download -qq $$(apt-cache depends linux-image-amd64 | awk '/Depends: linux-image-6.1/{print $$2; exit}'); }
 
 clean:  ## remove what the other targets made
 	rm -rf $(VENV) .venv-3.1? build dist .bench .prove .mypy_cache .ruff_cache .hypothesis .eventcore

@@ -46,19 +46,14 @@ def kernel_package() -> Path:
     lacks = [name for name in ("qemu-system-x86_64", "dpkg-deb") if not shutil.which(name)]
     lacks += [] if Path("/bin/busybox").exists() else ["busybox-static"]
     if platform.machine() != "x86_64" or lacks or os.geteuid():
-        pytest.skip(f"needs root on x86_64, and {', '.join(lacks) or 'nothing else'}: apt-get install {_PACKAGES}")
+        pytest.skip(f"needs root on x86_64, and {', '.join(lacks) or 'nothing else'}: `make kernel` installs it")
     given = os.environ.get(ENV_KERNEL)
     found = [Path(given)] if given else sorted(Path(".prove").glob("linux-image-6.1.*_amd64.deb"))
     if not found:
         pytest.skip(
-            "needs Debian 12's kernel: mkdir -p .prove && cd .prove && "
-            "apt-get download $(apt-cache depends linux-image-amd64 | awk '/Depends/{print $2; exit}'), "
-            f"or its path in {ENV_KERNEL}"
+            f"needs Debian 12's kernel: `make kernel` as root on Debian 12 fetches it, or {ENV_KERNEL} names it"
         )
     return found[-1]
-
-
-_PACKAGES = "qemu-system-x86 busybox-static"
 
 
 def run(package: Path, command: str, folder: Path, timeout: float) -> str:

@@ -25,7 +25,6 @@ from eventcore.workflows.reducer import (
 )
 from eventcore.workflows.registry import Registry
 
-
 #: A busy machine takes long to make examples, which says nothing of them.
 ANY_PACE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 

@@ -153,12 +153,19 @@ async def test_schedules_are_paused_run_and_dropped_with_their_trigger(core: Eve
 
 
 @pytest.mark.anyio
-async def test_a_one_off_time_starts_one_run(core: EventCore) -> None:
-    soon = datetime.fromtimestamp(core.engine.clock.now() + 0.2, UTC).isoformat()
-    core.workflows.define({"slug": "once", "triggers": [{"at": soon}], "steps": [{"id": "a", "sleep": 0}]})
-    await _runs(core, 1)
-    await core.drain(5)
-    assert len(await core.workflows.runs()) == 1
+async def test_a_one_off_time_starts_one_run() -> None:
+    clock = Shifted()
+    async with EventCore(clock=clock) as core:
+        soon = datetime.fromtimestamp(clock.now() + 3600, UTC).isoformat()
+        core.workflows.define({"slug": "once", "triggers": [{"at": soon}], "steps": [{"id": "a", "sleep": 0}]})
+        scheduler = core.engine.workflows.schedules
+        assert scheduler is not None
+        assert await scheduler.listed()
+        clock.ahead = 3601
+        scheduler.changed()
+        await _runs(core, 1)
+        await core.drain(5)
+        assert len(await core.workflows.runs()) == 1
 
 
 # -- overlap ----------------------------------------------------------------------------------------------------------

@@ -151,7 +151,7 @@ async def test_memory_time_and_crashes(tmp_path: Path, engine: str, anyio_backen
 
 
 async def _until_gone(engine: str, but: int = 0) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(90):
         while len(containers(engine)) > but:
             await anyio.sleep(0.05)
 

@@ -17,12 +17,15 @@ class Gauges:
     """Measures while it is entered.
 
     Attributes:
-        stall: the longest time that the loop was held up, in seconds.
+        late: the longest time that the loop came too late, whatever the reason, in seconds.
+        stall: the longest time that it was held up, in seconds: without what it waited for a processor meanwhile, which
+            no attack takes away from it that could not take it by being busy.
         growth: the peak of resident memory above the beginning, in MiB.
         descriptors: open descriptors at the end, more than at the beginning.
     """
 
     def __init__(self) -> None:
+        self.late = 0.0
         self.stall = 0.0
         self.growth = 0.0
         self.descriptors = 0
@@ -31,6 +34,7 @@ class Gauges:
         self._open = len(os.listdir("/proc/self/fd"))
         Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
         self._memory = _kilobytes("VmRSS:")
+        self._stolen = _stolen()
         self._watch = asyncio.create_task(self._tick())
         await asyncio.sleep(0)
         return self
@@ -46,11 +50,20 @@ class Gauges:
     async def _tick(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
-            due = loop.time() + _TICK
+            due, waited = loop.time() + _TICK, _waited()
             try:
                 await asyncio.sleep(_TICK)
             finally:
-                self.stall = max(self.stall, loop.time() - due)
+                self._came(loop.time() - due, waited)
+
+    def _came(self, late: float, waited: float) -> None:
+        """The loop came so late; `waited` is what it had waited for a processor before."""
+        self.late = max(self.late, late)
+        held = late - (_waited() - waited)
+        if held > self.stall and held > MOST_STALL:
+            stolen = _stolen()
+            held, self._stolen = held - (stolen - self._stolen), stolen
+        self.stall = max(self.stall, held)
 
     def harm(self) -> list[str]:
         """What is beyond bounds."""
@@ -62,6 +75,22 @@ class Gauges:
         if self.descriptors > MOST_DESCRIPTORS:
             found.append(f"{self.descriptors} more descriptors are open")
         return found
+
+
+def _waited() -> float:
+    """How long this thread was ready to run and had no processor so far; 0 where the kernel does not tell. Seconds."""
+    try:
+        return int(Path("/proc/thread-self/schedstat").read_text().split()[1]) / 1e9
+    except (OSError, IndexError):
+        return 0.0
+
+
+def _stolen() -> float:
+    """How long this machine's own host has kept its processors from it so far, where it says so. Seconds."""
+    try:
+        return int(Path("/proc/stat").read_text().split(maxsplit=9)[8]) / os.sysconf("SC_CLK_TCK")
+    except (OSError, IndexError):
+        return 0.0
 
 
 def _kilobytes(name: str) -> int:

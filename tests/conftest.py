@@ -22,8 +22,8 @@ def anyio_backend(request: pytest.FixtureRequest) -> Any:
 
 @pytest.fixture
 async def core(anyio_backend: Any) -> AsyncIterator[EventCore]:
-    """An engine in memory; whatever a test does with it is over within 20 seconds."""
-    with anyio.fail_after(20):
+    """An engine in memory; whatever a test does with it is over within 100 seconds."""
+    with anyio.fail_after(100):
         async with EventCore() as engine:
             yield engine
 

@@ -22,7 +22,7 @@ from tests.sandbox.registry import registry
 from tests.sandbox.sdk_alone import ALONE, TYPED, copied_sdk
 from tests.unit.outside import opened
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """

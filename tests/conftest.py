@@ -28,6 +28,16 @@ async def core(anyio_backend: Any) -> AsyncIterator[EventCore]:
             yield engine
 
 
+#: Folders whose tests start processes, some of them dozens: on a busy machine a minute of that takes several.
+_PATIENT = frozenset(("acceptance", "architecture", "e2e", "recovery", "sandbox", "seeds"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent.name in _PATIENT and item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(600))
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
     """Reports go from process to process as UTF-8, and some tests log what is none: lone surrogates."""

@@ -38,7 +38,7 @@ async def test_plugins_talk_by_request_and_by_event(home: HomeFolder) -> None:
     home.plugin("writer", WRITER, **TALKS, events={"emits": ["article_announced"]})
     home.plugin("summarizer", SUMMARIZER)
     home.plugin("announcer", "def on_article_announced(event):\n    return event['data']['text']\n", **TALKS)
-    with anyio.fail_after(110):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             for name in ("writer", "summarizer", "announcer"):
                 await core.plugins.enable(name, grants=["plugin_communication"] if name != "summarizer" else [])
@@ -63,7 +63,7 @@ async def test_plugins_talk_by_request_and_by_event(home: HomeFolder) -> None:
 @pytest.mark.req("A12")
 async def test_the_past_is_delivered_once_more_to_one_subscription(home: HomeFolder) -> None:
     home.plugin("counter", COUNTER, **DURABLE)
-    with anyio.fail_after(110):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             await core.plugins.enable("counter", grants=["plugin_communication"])
             live: list[str] = []
@@ -117,7 +117,7 @@ async def run(params):
 @pytest.mark.anyio
 async def test_what_a_durable_handler_of_a_plugin_did_is_committed_with_its_ack_or_not_at_all(home: HomeFolder) -> None:
     home.plugin("counter", COUNTER, **DURABLE)
-    with anyio.fail_after(110):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             await core.plugins.enable("counter", grants=["plugin_communication"])
             [mine] = [one for one in core.bus.subscriptions() if one.name == "counter.on_stock_counted"]
@@ -148,7 +148,7 @@ async def test_what_a_durable_handler_of_a_plugin_did_is_committed_with_its_ack_
 @pytest.mark.anyio
 async def test_a_plugin_may_ask_for_a_delivery_again_or_never_again(home: HomeFolder) -> None:
     home.plugin("counter", COUNTER, **DURABLE)
-    with anyio.fail_after(110):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             await core.plugins.enable("counter", grants=["plugin_communication"])
             await core.bus.emit("stock_counted", {"n": 1, "do": "nak"})
@@ -187,7 +187,7 @@ async def test_the_faces_of_a_running_engine_have_the_verbs(home: HomeFolder) ->
         if broken and event.data["n"] == 0:
             raise ConnectionError("the bank does not answer")
 
-    with anyio.fail_after(110):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as owner:
             await owner.plugins.enable("summarizer")
             owner.bus.subscribe("paid", bill, name="billing", durable=Durable(max_deliver=1))

@@ -56,7 +56,7 @@ async def test_a_ten_line_script_runs_a_plugin_of_the_current_home(plugins: Home
         "asyncio.run(main())\n",
     )
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=plugins.root / "plugins", capture_output=True, text=True, timeout=100
+        [sys.executable, str(script)], cwd=plugins.root / "plugins", capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     result = {"success": True, "task_id": "task_1", "by": "user:ada"}

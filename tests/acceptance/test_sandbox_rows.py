@@ -33,7 +33,7 @@ def without(home: QuickHome, calls: list[str], *words: str) -> subprocess.Comple
         cwd=home.root,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=300,
     )
 
 

@@ -70,7 +70,7 @@ def cli(*args: str, cwd: Path, stdin: str | bytes = "", env: dict[str, str] | No
         cwd=cwd,
         input=raw,
         capture_output=True,
-        timeout=110,
+        timeout=300,
         env={**environ, "USER": "ada", **(env or {})},
         check=False,
     )

@@ -116,7 +116,7 @@ def test_emit_refuses_what_makes_no_sense(running: Path) -> None:
 
 
 def test_a_piped_transcript(home: Path) -> None:
-    done = cli("chat", cwd=home, stdin=TRANSCRIPT)
+    done = cli("chat", "--wait", "100", cwd=home, stdin=TRANSCRIPT)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     said = [line for line in lines if line.startswith("> ")]
@@ -138,7 +138,7 @@ def test_a_piped_transcript(home: Path) -> None:
 
 
 def test_chat_as_json(running: Path) -> None:
-    done = cli("chat", "--json", "--user", "eve", cwd=running, stdin=TRANSCRIPT)
+    done = cli("chat", "--json", "--wait", "100", "--user", "eve", cwd=running, stdin=TRANSCRIPT)
     assert done.returncode == 0, done.stderr
     *messages, last = map(json.loads, done.stdout.splitlines())
     assert [one["text"] for one in messages][:2] == ["hello", "how many words is this?"]

@@ -98,7 +98,7 @@ def drive(
     arguments = [str(HERE / "tier_driver.py"), str(plugin), level, json.dumps(expressions), json.dumps(allow or {})]
     arguments += ["spare"] if spare else []
     done = subprocess.run(
-        as_user(who, [*before, *arguments]), capture_output=True, text=True, timeout=110, cwd="/", check=False
+        as_user(who, [*before, *arguments]), capture_output=True, text=True, timeout=300, cwd="/", check=False
     )
     assert done.stdout, f"ended with {done.returncode}: {done.stderr[-2000:]}"
     said: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])

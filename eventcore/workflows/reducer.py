@@ -148,7 +148,7 @@ def _fired(decision: Decision, tick: TimerFired) -> None:
     path, state = tick.path, decision.state
     step = state.steps.get(path)
     over = step is None or step.status in SETTLED or not alive(state, path)
-    if step is not None and not over and tick.at < (step.deadline if step.inside else step.due):
+    if step is not None and not over and max(tick.at, tick.due) < (step.deadline if step.inside else step.due):
         return  # the timer of an earlier wait: the one that is stored now is for later, and has to stay
     decision.waits_done.append(path)
     if step is None or over:

@@ -231,6 +231,7 @@ def make_workflows(
         store=base.store,
         commit=bus.commit,
         clock=base.clock,
+        masked=lambda value, names: base.secrets.data(others.without(value, names)),
         expect=runner.expect,
     )
     workflows.runner = workflows.verbs.runner = runner

@@ -318,10 +318,11 @@ def _check_names(workflow: Workflow, place: Source) -> list[Problem]:
         if trigger.id is not None and trigger.id in [one.id for one in workflow.triggers[:index]]:
             problems.append(place.problem(("triggers", index, "id"), f"there is a trigger {trigger.id!r} already"))
     for path, step in walk(workflow.steps):
-        if step.emit is not None:
-            check(_own_event, step.emit, (*path, "emit"))
-        if step.compensate is not None and step.compensate.emit is not None:
-            check(_own_event, step.compensate.emit, (*path, "compensate", "emit"))
+        for called, at in ((step, path), (step.compensate, (*path, "compensate"))):
+            if called is not None and called.workflow is not None:
+                check(workflow_slug, called.workflow, (*at, "workflow"))
+            if called is not None and called.emit is not None:
+                check(_own_event, called.emit, (*at, "emit"))
         if step.wait_for is not None and step.wait_for.event is not None:
             check(canonical_pattern, step.wait_for.event, (*path, "wait_for", "event"))
     return problems

@@ -336,7 +336,7 @@ class Runner:
             except EventCoreError as error:
                 if arrival.guards and isinstance(arrival.tick, Asked):
                     arrival.refused = error
-                    return None
+                    return Decision(active.plan, active.state)
                 if joined:
                     driven.inbox.extendleft(reversed(joined))
                     alone = True  # one of them may be the reason, and each has to fail or stand by itself

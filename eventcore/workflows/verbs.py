@@ -62,8 +62,8 @@ class Verbs:
 
         Raises:
             NotFound: there is no such run.
-            Conflict: the run is not in a state for that, another engine drives it, or (`retry`) the workflow's limit
-                of live runs is reached.
+            Conflict: the run is not in a state for that, another engine drives it, or the workflow's limit of live runs
+                is reached (`retry`, `resume`).
         """
         if verb == "retry":
             run = await self._load(run_id)
@@ -76,7 +76,8 @@ class Verbs:
             raise Conflict(f"run {run.id} is {run.status}")
         assert self.runner is not None
         guards: tuple[Guard, ...] = ()
-        if verb == "retry" and (plan := await plan_of(self._registry, self._store, run)) is not None:
+        # A run that is paused or over takes up no place.
+        if verb in ("retry", "resume") and (plan := await plan_of(self._registry, self._store, run)) is not None:
             guards = room_for(plan, run)
         asked = Asked(verb, self._context().actor, self._clock.now(), reason, same_key)  # type: ignore[arg-type]
         try:

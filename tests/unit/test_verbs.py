@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
+from collections import Counter
 from typing import Any
 
 import anyio
@@ -10,6 +13,7 @@ import pytest
 from eventcore import EventCore
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import Conflict, InvalidPayload
+from eventcore.kernel.records import LIVE
 
 pytestmark = pytest.mark.anyio
 
@@ -128,6 +132,7 @@ async def test_a_retry_leaves_alone_what_was_tolerated(core: EventCore) -> None:
         "id": "each",
         "foreach": ["a", "y"],
         "on_item_error": "ignore",
+        "max_parallel": 1,
         "plugin": "call",
         "with": {"n": "{{ item }}"},
     }
@@ -185,6 +190,64 @@ async def test_retry_and_fork_keep_to_the_limit(core: EventCore, key: str | None
     assert (await fork.row()).limit_key == (None if key is None else "ada")
     with pytest.raises(Conflict, match="no place"):
         await core.workflows.retry(first.id)
+
+
+async def test_resume_keeps_to_the_limit_and_the_step_under_way_goes_on(core: EventCore) -> None:
+    began, gate = slow(core)
+    calls = Calls(core)
+    two = [{"id": "a", "plugin": "slow"}, {"id": "z", "needs": [], "wait_for": {"signal": "go"}}]
+    define(core, *two, call("b", needs=["a", "z"]), concurrency={"limit": 1})
+    first = await core.workflows.start("w")
+    await began.wait()
+    await core.workflows.pause(first.id)
+    second = await core.workflows.start("w")
+    while await second.status() == "queued":
+        await anyio.sleep(0.005)
+    with pytest.raises(Conflict, match="no place to resume"):
+        await core.workflows.resume(first.id)
+    assert await first.status() == "paused"
+    await core.workflows.terminate(second.id)
+    await core.workflows.signal(first.id, "go")
+    gate.set()
+    await core.drain(5)
+    assert (await first.status(), calls.made) == ("paused", [])
+    await core.workflows.resume(first.id)
+    assert await first.over(5)
+    assert (await first.status(), calls.made) == ("completed", ["b"])
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_whatever_is_done_to_runs_none_is_too_many_and_no_place_is_lost(core: EventCore, seed: int) -> None:
+    """Counted from the rows after every operation; in the end every run is over."""
+    chance, calls, ids = random.Random(seed), Calls(core), list[str]()
+    calls.fail = {"b"}
+    wait = {"id": "w", "wait_for": {"signal": "go", "timeout": "20ms", "on_timeout": "continue"}}
+    last = call("c", **{"if": "{{ inputs.k == 'x' }}"})
+    for slug in ("queue", "skip", "cancel_oldest"):
+        limit = {"limit": 2, "key": "{{ inputs.k }}", "on_limit": slug, "max_queued": 5}
+        broken = call("b", **{"if": "{{ inputs.bad }}"})
+        define(core, call("a"), wait, broken, last, slug=slug, concurrency=limit)
+    verbs = ["start"] * 5 + ["pause", "resume", "terminate", "retry", "signal", "fork"]
+    for _ in range(150):
+        verb, one = chance.choice(verbs), chance.choice(ids[-8:] or [""])
+        try:
+            if verb == "start" or not one:
+                inputs = {"k": chance.choice("xy"), "bad": chance.random() < 0.3}
+                ids.append((await core.workflows.start(chance.choice(["queue", "skip", "cancel_oldest"]), inputs)).id)
+            elif verb == "fork":
+                ids.append((await core.workflows.fork(one, "w")).id)
+            else:
+                await getattr(core.workflows, verb)(*([one, "go"] if verb == "signal" else [one]))
+        except Conflict:
+            pass
+        live = await core.workflows.runs(statuses=("running", "waiting"), limit=1000)
+        assert max(Counter((run.slug, run.limit_key) for run in live).values(), default=0) <= 2
+    while left := await core.workflows.runs(statuses=(*LIVE,), limit=1000):
+        for run in left:
+            if run.status == "paused":
+                with contextlib.suppress(Conflict):
+                    await core.workflows.resume(run.id)
+        await anyio.sleep(0.01)
 
 
 async def test_what_a_webhook_starts_begins_together_or_not_at_all(core: EventCore) -> None:

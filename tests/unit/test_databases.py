@@ -23,6 +23,12 @@ pytestmark = pytest.mark.anyio
 
 @pytest.fixture
 def kept(tmp_path: Path) -> Databases:
+    return Databases(DatabaseSettings(timeout=60, size_mb=1), tmp_path, tmp_path / "own")
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Databases:
+    """The same files, for statements that would never end; others may take longer than this on a busy machine."""
     return Databases(DatabaseSettings(timeout=0.5, size_mb=1), tmp_path, tmp_path / "own")
 
 
@@ -92,13 +98,13 @@ async def test_a_write_reaches_nothing_else(kept: Databases, place: Place, sql: 
 ENDLESS = "with recursive n(x) as (select 1 union all select x + 1 from n) select "
 
 
-async def test_time_rows_and_sizes_are_bounded(kept: Databases, place: Place) -> None:
+async def test_time_rows_and_sizes_are_bounded(kept: Databases, hasty: Databases, place: Place) -> None:
     began = anyio.current_time()
     with pytest.raises(InvalidInput, match=r"ran over its 0\.5 s"):
-        await kept.fetch(place, ENDLESS + "max(x) from n", [], 10)
+        await hasty.fetch(place, ENDLESS + "max(x) from n", [], 10)
     with pytest.raises(InvalidInput, match=r"ran over its 0\.5 s"):
-        await kept.execute(place, [("insert into t (name) " + ENDLESS + "max(x) from n", [])])
-    assert anyio.current_time() - began < 10
+        await hasty.execute(place, [("insert into t (name) " + ENDLESS + "max(x) from n", [])])
+    assert anyio.current_time() - began < 30
     with pytest.raises(InvalidInput, match="more than 10 rows"):
         await kept.fetch(place, ENDLESS + "x from n", [], 10)
     with pytest.raises(InvalidInput, match=r"too big|limit"):
@@ -166,7 +172,7 @@ async def test_read_and_write_apart(tmp_path: Path, anyio_backend: str) -> None:
         with closing(sqlite3.connect(tmp_path / f"{name}.db")) as file, file:
             file.execute("create table orders (id)")
             file.execute("insert into orders values (7)")
-    with anyio.fail_after(20):
+    with anyio.fail_after(100):
         async with EventCore(tmp_path) as core:
             asks = {"database_access": ["main"]}
             plant(core, tmp_path / "plugins/clerk", CODE, permissions=asks)
@@ -201,7 +207,7 @@ async def test_what_is_kept_for_a_plugin_is_forgotten(tmp_path: Path, anyio_back
     """
     (tmp_path / "eventcore.toml").write_text("")
     asks = ["database_read", "database_write", "memory_write", "scheduler"]
-    with anyio.fail_after(20):
+    with anyio.fail_after(100):
         async with EventCore(tmp_path) as core:
             for name in ("keeper", "other"):
                 plant(core, tmp_path / "plugins" / name, code, permissions=asks)

@@ -68,6 +68,9 @@ class Asking:
     async def _aside(self, driven: Driven, arrival: Arrival) -> None:
         """Settle while the run's own task is in a call, which goes on: a pause must not wait for a step to end."""
         async with driven.asides():
+            if driven.inline is None and not driven.closed:
+                driven.put(arrival)  # the call has ended meanwhile, and the run's own task settles what came of it
+                return
             decision = None if driven.closed else await self._settle(driven, arrival)
             if decision is not None:
                 self._call(driven, decision.calls)

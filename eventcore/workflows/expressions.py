@@ -240,10 +240,8 @@ class Expressions:
 
     def _on_budget(self, evaluate: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
         def call(scope: Mapping[str, Any]) -> Any:
-            self._environment.budget, self._environment.applied = (
-                BUDGET,
-                0,
-            )  # nothing waits during an evaluation, so one budget serves all
+            # Nothing waits during an evaluation, so one budget serves all.
+            self._environment.budget, self._environment.applied = BUDGET, 0
             return evaluate(scope)
 
         return call

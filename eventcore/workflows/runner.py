@@ -243,7 +243,7 @@ class Runner:
                 if not driven.inbox and not driven.calls and await self._rest(driven):
                     return
                 arrival = await driven.next()
-                if driven.aside is not None:
+                while driven.aside is not None:
                     await driven.aside.wait()
                 decision = await self._settle(driven, arrival)
                 driven.firing.discard(timer_name(arrival.tick))

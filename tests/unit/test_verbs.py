@@ -8,6 +8,7 @@ from collections import Counter
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from eventcore import EventCore
@@ -289,3 +290,26 @@ async def test_values_match_by_one_rule_before_and_after_the_wait_begins(
     await core.workflows.signal(before.id, "go")
     assert all([await one.over(5) for one in (before, after)])
     assert [await one.status() for one in (before, after)] == ["completed" if fits else "failed"] * 2
+
+
+async def test_a_pause_in_any_moment_of_a_run_pauses_it(core: EventCore) -> None:
+    """Also in the moment in which a step ends: what is asked and what has ended are committed one after the other."""
+
+    @core.intent("short")
+    async def short(params: Any) -> str:
+        await anyio.lowlevel.checkpoint()
+        return "done"
+
+    define(core, *({"id": f"s{n}", "plugin": "short"} for n in range(12)))
+    paused = Counter[str]()
+    for wait in range(120):
+        run = await core.workflows.start("w")
+        for _ in range(wait % 40):
+            await anyio.lowlevel.checkpoint()
+        try:
+            paused[(await core.workflows.pause(run.id)).status] += 1
+            await core.workflows.resume(run.id)
+        except Conflict as conflict:
+            assert "is completed" in str(conflict), conflict
+        await run.result(20)
+    assert paused.keys() == {"paused"}

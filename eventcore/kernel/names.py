@@ -80,8 +80,11 @@ def pattern(text: str) -> re.Pattern[str]:
 
 
 def _segment(text: str) -> str:
-    """One segment of a pattern. What lies between two stars is looked for once, at its first place, which is as good as
-    any later one: `*a*a*a*a*b` is a stranger's, and would otherwise try all places of each `a` with all of the others."""
+    """One segment of a pattern.
+
+    What lies between two stars is looked for once, at its first place, which is as good as any later one: a stranger's
+    `*a*a*a*a*b` would otherwise try all places of each `a` with all of the others.
+    """
     first, *others = map(re.escape, text.split("*"))
     if not others:
         return first

@@ -1,9 +1,9 @@
 """How much work a JSON Schema may make of a value at the most, told before it is done.
 
 A schema of a hundred lines can ask for 2^50 checks of a single number: parts that are named twice by `$ref`, and again,
-and again. So the work is bounded beforehand. A schema is a graph: its parts are joined by keywords that look at the same
-value (`allOf`, `$ref`) and by keywords that go into it (`items`, `properties`). How often each part is come to at one
-depth of the value follows from how often it is at the depth above; each value there costs no more than their sum.
+and again. So the work is bounded beforehand. A schema is a graph: its parts are joined by keywords that look at the
+same value (`allOf`, `$ref`) and by keywords that go into it (`items`, `properties`). How often each part is come to at
+one depth of the value follows from how often it is at the depth above; each value there costs no more than their sum.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ class Work:
         work, depth, level = 0, 0, [value]
         while level:
             a_value, a_character = self._level(depth)
-            room, below, text = MAX_WORK - work, [], 0
+            room, text = MAX_WORK - work, 0
+            below: list[Any] = []
             if a_value == 0:  # nothing looks so deep
                 return work
             if len(level) * a_value > room:

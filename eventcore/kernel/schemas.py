@@ -91,7 +91,9 @@ class Schema:
     def wrong(self, value: Any) -> list[str]:
         """What is wrong with `value`, each as `field.path: why`; empty if it fits. Of a large one less."""
         if (work := self._work.of(value)) > MAX_WORK:
-            return [f"checking it may take more than {MAX_WORK:,} steps; a smaller value, or a simpler schema, is needed"]
+            return [
+                f"checking it may take more than {MAX_WORK:,} steps; a smaller value, or a simpler schema, is needed"
+            ]
         if self._validator.is_valid(value):
             return []
         if work > _ONE or not _is_within(value, *_LARGE):

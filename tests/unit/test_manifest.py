@@ -466,7 +466,10 @@ def test_check_folder(folder: Path) -> None:
     "change",
     [
         {"author": "<" + "a@" * 100_000 + " "},
-        {"dependencies": [{"name": "x", "version": "1" * 100_000 + "!"}], "plugin_dependencies": ["x>=" + "1" * 999 + "!"]},
+        {
+            "dependencies": [{"name": "x", "version": "1" * 100_000 + "!"}],
+            "plugin_dependencies": ["x>=" + "1" * 999 + "!"],
+        },
     ],
     ids=["an author", "a range of versions"],
 )

@@ -61,7 +61,12 @@ for _ in range(8):
     ],
     ids=[
         *("many errors", "a large value", "steps back, unharmed", "steps back", "itself"),
-        *("twice as many at each name", "the same for items", "twice as many at each depth", "what is left, in what is left"),
+        *(
+            "twice as many at each name",
+            "the same for items",
+            "twice as many at each depth",
+            "what is left, in what is left",
+        ),
         *("a long text", "names by names", "texts by patterns"),
     ],
 )
@@ -111,7 +116,8 @@ def test_what_people_write_is_checked_as_before() -> None:
     assert word.wrong({"word": "Abcdefg1", "text": "a" * 50_000}) == []
     assert word.wrong({"word": "abcdefgh"}) != []
     named = Schema({"$id": "https://a.b/c", "$defs": {"x": {"$anchor": "y", "type": "null"}}, "$ref": "#y"})
-    assert named.wrong(None) == [] and named.wrong(1) != []
+    assert named.wrong(None) == []
+    assert named.wrong(1) != []
     rows = Schema({"items": {"properties": {f"p{i}": {"type": "integer"} for i in range(20)}, "required": ["p0"]}})
     assert rows.wrong([{f"p{i}": i for i in range(20)}] * 500) == []
 

@@ -246,9 +246,10 @@ def _refusal(error: Exception) -> dict[str, Any]:
 
 def main() -> None:
     """Serve the socket that is named by the first argument, until its other side is closed."""
-    with open("/proc/self/statm") as file:
-        size = int(file.read().split()[0]) * resource.getpagesize()
-    resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
+    with suppress(OSError, ValueError):  # not everywhere is there a /proc; plugins are confined on Linux only
+        with open("/proc/self/statm") as file:
+            size = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the host closes the socket
     server = _Server()

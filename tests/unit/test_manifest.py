@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -475,7 +476,8 @@ def test_check_folder(folder: Path) -> None:
 )
 def test_no_text_takes_long_to_read(folder: Path, change: dict[str, Any]) -> None:
     began = time.process_time()
-    check_folder(write(folder, HELLO | change).parent)
+    with suppress(InvalidManifest):
+        read(folder, HELLO | change)
     assert time.process_time() - began < 1.0  # each part tried in every way, it is years
 
 

@@ -17,7 +17,7 @@ from eventcore.home.layout import Home
 from eventcore.testing.clock import VirtualClock
 
 #: How long due rows may stay in the store after a move of the clock; those of definitions that are gone stay for good.
-_TAKEN_UP = 2.0
+_TAKEN_UP = 10.0
 
 
 class HomeKit(os.PathLike[str]):

@@ -58,7 +58,7 @@ class HomeFolder:
             input=stdin,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
         )
 
     def json(self, *words: str, stdin: str = "") -> Any:

@@ -39,13 +39,13 @@ async def test_workflows_come_and_go_with_their_plugin_and_runs_stay_pinned(home
     assert listed() == {"watch_parcel", "other"}
     async with EventCore(home.root) as core:
         run = await core.workflows.start("watch_parcel")
-        await core.drain(10)
+        await core.drain(60)
     home.json("plugins", "disable", "watcher")
     assert listed() == set()
     async with EventCore(home.root) as core:
         with pytest.raises(UnknownWorkflow):
             await core.workflows.start("watch_parcel")
         await core.bus.emit("parcel_arrived", 7)
-        assert await (await core.workflows.run(run.id)).result(20) == 7  # pinned to its definition
+        assert await (await core.workflows.run(run.id)).result(60) == 7  # pinned to its definition
     home.json("plugins", "enable", "watcher")
     assert listed() == {"watch_parcel", "other"}

@@ -100,7 +100,7 @@ async def test_without_a_local_definition_the_same_chain_goes_to_n8n_and_with_ne
         async with EventCore(home.root) as core:
             await core.plugins.enable("planner")
             await core.plugins.run("plan_task", {"task": "sweep"})
-            await core.drain(10)
+            await core.drain(60)
             return [(run.status, json.loads(run.raw_output or b"null")) for run in await core.workflows.runs()]
 
     assert await chained() == [("completed", None)]
@@ -137,21 +137,21 @@ async def test_n8n_sees_one_key_on_a_safe_retry_and_the_run_parks_until_it_is_ca
     async with EventCore(home.root) as core:
         stub.answers = [None, (200, {"by": "n8n"})]
         run = await core.workflows.start("hand_over", {"text": "hi"})
-        assert await run.result(20) == {"by": "n8n"}
+        assert await run.result(60) == {"by": "n8n"}
         assert len(stub.seen) == 2
         assert len({*stub.keys}) == 1
         assert all(headers["traceparent"].startswith("00-") for _, headers, _ in stub.seen)
 
         stub.answers = [(400, "no such field")]
         with pytest.raises(RunFailed, match="refused it: 400") as refused:
-            await (await core.workflows.start("hand_over", {"text": "hi"})).result(20)
+            await (await core.workflows.start("hand_over", {"text": "hi"})).result(60)
         assert len(stub.seen) == 3
         assert SECRET not in str(refused.value.details)
 
     furnish(home, stub, 'wait = "callback"')
     async with EventCore(home.root) as core:
         run = await core.workflows.start("hand_over", {"text": "hi"})
-        await core.drain(10)
+        await core.drain(60)
         assert await run.status() == "waiting"
     async with EventCore(home.root) as core:  # parked: a row, which outlives the process
         url = stub.seen[-1][2]["resume_url"]
@@ -160,9 +160,9 @@ async def test_n8n_sees_one_key_on_a_safe_retry_and_the_run_parks_until_it_is_ca
         with pytest.raises(AccessDenied):
             await core.workflows.answer(token[:-4] + "AAAA", {})
         await core.workflows.answer(token, {"answer": 42})
-        assert await (await core.workflows.run(run.id)).result(20) == {"answer": 42}
+        assert await (await core.workflows.run(run.id)).result(60) == {"answer": 42}
         with pytest.raises(Conflict):
             await core.workflows.answer(token, {"answer": 43})
-        assert await (await core.workflows.run(run.id)).result(20) == {"answer": 42}
+        assert await (await core.workflows.run(run.id)).result(60) == {"answer": 42}
     stored = (home.root / ".eventcore" / "eventcore.db").read_bytes()
     assert SECRET.encode() not in stored

@@ -194,7 +194,7 @@ def test_a_backup_of_a_live_home_is_restored_into_an_empty_one(home: HomeFolder,
         assert home.run("backup", backup).returncode == 3, "a backup never overwrites"
     finally:
         tail.kill()
-        tail.communicate(timeout=10)
+        tail.communicate(timeout=60)
 
     other = HomeFolder(tmp_path / "other")
     other.root.mkdir()

@@ -89,7 +89,7 @@ async def test_a_plugin_that_sleeps_is_cut_off_and_the_others_answer(home: HomeF
     async with EventCore(home.root) as core:
         for name in ("sleepy", "zippy"):
             await core.plugins.enable(name, grants=["chat_access"])
-        with anyio.fail_after(15):
+        with anyio.fail_after(40):  # cut off after five seconds, not after its sixty
             outcome = await core.hooks.call("on_message", {"text": "hello"})
         assert outcome.replies == [{"text": "here"}]
         assert {trace.handler: trace.status for trace in outcome.trace}["sleepy.on_message"] == "timeout"

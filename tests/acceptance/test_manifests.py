@@ -44,7 +44,7 @@ def test_discovery_imports_nothing_and_starts_nothing(home: HomeFolder) -> None:
         cwd=home.root,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
     )
     assert listing.returncode == 0, listing.stderr
     assert listing.stderr == ""

@@ -210,7 +210,7 @@ async def test_results_are_remembered_and_found_by_text_and_by_likeness(
     assert found("schedule") == ["train", "rain"]
     home.settings(f'[memory]\nembeddings = "{embeddings.url}"\nmodel = "stub"\n')
     eventcore_home.perform("status")  # from now on an engine runs, as in a host
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (order := found("weather")) != ["rain", "train"] and time.monotonic() < deadline:
         continue  # memories are measured behind
     assert order == ["rain", "train"]
@@ -224,12 +224,13 @@ def run(params):
 """
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.req("E12")
 def test_the_environment_decides_folder_cpu_and_widgets(
     quick: QuickHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     elsewhere = HomeFolder(tmp_path / "elsewhere")
-    elsewhere.plugin("busy", BUSY, resources={"timeout_seconds": 30})
+    elsewhere.plugin("busy", BUSY, resources={"timeout_seconds": 100})
     elsewhere.write("plugins/busy/ui.py", "def render():\n    return '<p>Busy</p>'\n")
     quick.plugin("at-home", GREET)
     for prefix in ("KARI", "EVENTCORE"):
@@ -238,10 +239,10 @@ def test_the_environment_decides_folder_cpu_and_widgets(
             slugs = {row["slug"] for row in quick.json("plugins", "list")}
             assert ("busy" in slugs, "at-home" in slugs) == (True, False)
             quick.run("plugins", "enable", "busy")
-            environ.setenv(f"{prefix}_CPU_LIMIT", "1" if prefix == "KARI" else "0.1")
+            environ.setenv(f"{prefix}_CPU_LIMIT", "1" if prefix == "KARI" else "0.5")
             began = time.monotonic()
             spun = quick.run("run", "busy", "--params", '{"spin": true}', "--json")
-            assert time.monotonic() - began < 20, "the time limit is 30 s"
+            assert time.monotonic() - began < 60, "the time limit is 100 s"
             error = json.loads(spun.stderr.splitlines()[-1])["error"]
             assert (spun.returncode, error["details"]["limit"]) == (1, "cpu")
             assert quick.json("run", "busy")["result"] == "done"

@@ -123,7 +123,7 @@ async def test_initialize_and_cleanup(quick: QuickHome) -> None:
         assert core.plugins.lifecycle.running(record)
         began = time.monotonic()
         await core.plugins.disable("thing")
-        assert time.monotonic() - began < 10, "a hanging cleanup is killed"
+        assert time.monotonic() - began < 60, "a hanging cleanup is killed"
         assert not core.plugins.lifecycle.running(record)
         assert record.state == "disabled"
 
@@ -136,7 +136,7 @@ async def test_a_hanging_initialize_is_cut_off(quick: QuickHome) -> None:
         began = time.monotonic()
         with pytest.raises(PluginFailed):
             await core.plugins.enable("thing")
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         record = core.plugins.get("thing")
         assert record.state == "failed"
         assert not core.plugins.lifecycle.running(record)

@@ -18,11 +18,11 @@ WRITER = """
 from eventcore.sdk import ctx
 
 async def run(params):
-    answer = await ctx.request(params["whom"], {"text": params["text"]}, timeout=10)
+    answer = await ctx.request(params["whom"], {"text": params["text"]}, timeout=28)
     return {"heading": answer["summary"].upper()}
 
 async def on_article_written(event):
-    await ctx.request("summarizer", event.data, timeout=10)
+    await ctx.request("summarizer", event.data, timeout=28)
     await ctx.emit("article_announced", {"text": event.data["text"]})
 """
 
@@ -38,7 +38,7 @@ async def test_plugins_talk_by_request_and_by_event(home: HomeFolder) -> None:
     home.plugin("writer", WRITER, **TALKS, events={"emits": ["article_announced"]})
     home.plugin("summarizer", SUMMARIZER)
     home.plugin("announcer", "def on_article_announced(event):\n    return event['data']['text']\n", **TALKS)
-    with anyio.fail_after(50):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             for name in ("writer", "summarizer", "announcer"):
                 await core.plugins.enable(name, grants=["plugin_communication"] if name != "summarizer" else [])
@@ -49,7 +49,7 @@ async def test_plugins_talk_by_request_and_by_event(home: HomeFolder) -> None:
             with pytest.raises(PluginFailed, match="sumarizer") as caught:
                 await core.plugins.run("writer", {**asked, "whom": "sumarizer"})
             assert caught.value.kind == "NoResponder"
-            assert anyio.current_time() - began < 5  # at once, not after the ten seconds
+            assert anyio.current_time() - began < 20  # at once, not after the 28 seconds
 
             report = await core.bus.emit_and_wait("article_written", {"text": "Sun. At last."})
             assert [one.status for one in report] == ["ok"]
@@ -63,7 +63,7 @@ async def test_plugins_talk_by_request_and_by_event(home: HomeFolder) -> None:
 @pytest.mark.req("A12")
 async def test_the_past_is_delivered_once_more_to_one_subscription(home: HomeFolder) -> None:
     home.plugin("counter", COUNTER, **DURABLE)
-    with anyio.fail_after(50):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             await core.plugins.enable("counter", grants=["plugin_communication"])
             live: list[str] = []
@@ -82,7 +82,7 @@ async def test_the_past_is_delivered_once_more_to_one_subscription(home: HomeFol
 DURABLE = {
     **TALKS,
     "events": {"emits": ["stock_noted", "stock_early"], "durable": ["stock_counted"]},
-    "resource_limits": {"timeout_seconds": 2},
+    "resource_limits": {"timeout_seconds": 5},
 }
 
 COUNTER = """
@@ -105,8 +105,8 @@ async def on_stock_counted(event):
     if do == "term":
         raise Term("no such shelf")
     if do == "dawdle":
-        for _ in range(6):
-            await asyncio.sleep(0.6)
+        for _ in range(11):
+            await asyncio.sleep(0.5)
             await ctx.in_progress()
 
 async def run(params):
@@ -117,21 +117,21 @@ async def run(params):
 @pytest.mark.anyio
 async def test_what_a_durable_handler_of_a_plugin_did_is_committed_with_its_ack_or_not_at_all(home: HomeFolder) -> None:
     home.plugin("counter", COUNTER, **DURABLE)
-    with anyio.fail_after(50):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             await core.plugins.enable("counter", grants=["plugin_communication"])
             [mine] = [one for one in core.bus.subscriptions() if one.name == "counter.on_stock_counted"]
             assert getattr(mine, "stored", None) == "counter/on_stock_counted"
             receipt = await core.bus.emit("stock_counted", {"n": 1, "do": "fail"})
-            settled = await core.bus.find("stock_noted", future=20)
+            settled = await core.bus.find("stock_noted", future=60)
             assert settled is not None
             # The first attempt staged it and failed: nothing of that is there, only what the second one said.
             assert settled.data == {"n": 1, "replay": False, "attempt": 2}
             assert settled.causation_id == receipt.id
             assert len([event async for event in core.history.query(type="stock_noted")]) == 1
-            # 3.6 seconds of work under a limit of 2, with signs of life.
+            # 5.5 seconds of work under a limit of 5, with signs of life.
             await core.bus.emit("stock_counted", {"n": 2, "do": "dawdle"})
-            late = await core.bus.find("stock_noted", where={"data.n": 2}, past=0, future=20)
+            late = await core.bus.find("stock_noted", where={"data.n": 2}, past=0, future=60)
             assert late is not None
             assert late.data["attempt"] == 1
             with pytest.raises(PluginFailed, match="durable"):
@@ -141,26 +141,26 @@ async def test_what_a_durable_handler_of_a_plugin_did_is_committed_with_its_ack_
         async with EventCore(home.root, quiet=True) as core:
             await core.bus.emit("stock_counted", {"n": 3, "do": "count"})  # nobody consumes
         async with EventCore(home.root) as core:
-            missed = await core.bus.find("stock_noted", where={"data.n": 3}, past=30, future=20)
+            missed = await core.bus.find("stock_noted", where={"data.n": 3}, past=30, future=60)
             assert missed is not None
 
 
 @pytest.mark.anyio
 async def test_a_plugin_may_ask_for_a_delivery_again_or_never_again(home: HomeFolder) -> None:
     home.plugin("counter", COUNTER, **DURABLE)
-    with anyio.fail_after(50):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as core:
             await core.plugins.enable("counter", grants=["plugin_communication"])
             await core.bus.emit("stock_counted", {"n": 1, "do": "nak"})
-            noted = await core.bus.find("stock_noted", future=20)
+            noted = await core.bus.find("stock_noted", future=60)
             assert noted is not None
             assert noted.data == {"n": 1, "replay": False, "attempt": 3}  # what it emitted before each Nak is dropped
             await core.bus.emit("stock_counted", {"n": 2, "do": "term"})
-            buried = await core.bus.find("bus_dead_letter", past=0, future=20)
+            buried = await core.bus.find("bus_dead_letter", past=0, future=60)
             assert buried is not None
             assert (buried.data["reason"], buried.data["attempts"]) == ("no such shelf", 1)
             await core.bus.emit("stock_counted", {"n": 3, "do": "wrong"})
-            failed = await core.bus.find("plugin_error", past=0, future=20)
+            failed = await core.bus.find("plugin_error", past=0, future=60)
             assert failed is not None
             assert "Nak takes a number of seconds from 0 to 2,592,000, or None, not 'soon'" in str(failed.data)
             events = [event.data["n"] async for event in core.history.query(type="stock_noted")]
@@ -187,7 +187,7 @@ async def test_the_faces_of_a_running_engine_have_the_verbs(home: HomeFolder) ->
         if broken and event.data["n"] == 0:
             raise ConnectionError("the bank does not answer")
 
-    with anyio.fail_after(50):
+    with anyio.fail_after(250):
         async with EventCore(home.root) as owner:
             await owner.plugins.enable("summarizer")
             owner.bus.subscribe("paid", bill, name="billing", durable=Durable(max_deliver=1))
@@ -210,7 +210,7 @@ async def test_the_faces_of_a_running_engine_have_the_verbs(home: HomeFolder) ->
                 assert found.data == {"n": 3}
                 assert await guest.bus.find("unheard_of", future=0.05) is None
 
-                assert await owner.bus.find("bus_dead_letter", future=10) is not None
+                assert await owner.bus.find("bus_dead_letter", future=60) is not None
                 [letter] = await guest.bus.dead_letters.list(subscription="billing")
                 assert letter.event is not None
                 assert letter.event.id == receipts[0].id

@@ -56,7 +56,7 @@ async def test_a_ten_line_script_runs_a_plugin_of_the_current_home(plugins: Home
         "asyncio.run(main())\n",
     )
     done = subprocess.run(
-        [sys.executable, str(script)], cwd=plugins.root / "plugins", capture_output=True, text=True, timeout=60
+        [sys.executable, str(script)], cwd=plugins.root / "plugins", capture_output=True, text=True, timeout=300
     )
     assert done.returncode == 0, done.stderr
     result = {"success": True, "task_id": "task_1", "by": "user:ada"}
@@ -163,7 +163,7 @@ async def test_execute_plugin_says_success_result_error_and_time(plugins: HomeFo
     )
     assert result["success"] is True
     assert result["result"] == "HELLO PLUGIN!"
-    assert 0 < result["execution_time"] < 10
+    assert 0 < result["execution_time"] < 60
     failed = await service.execute_plugin("task-planner", {"task_title": ""})
     assert (failed["success"], failed["error"]) == (False, "task_title is required")
     raised = await service.execute_plugin("task-planner", {"task_title": "broken"})
@@ -203,7 +203,8 @@ async def test_the_debugger_reports_locals_lines_and_keeps_the_limits(plugins: H
         "        while True: pass\n"
         "    return {'total': total}\n"
     )
-    plugins.plugin("adder", code, resources={"timeout_seconds": 1})
+    plugins.plugin("adder", code)
+    plugins.plugin("spinner", code, resources={"timeout_seconds": 1})
     debugger = PluginDebugger()
     report = await debugger.debug_plugin("adder", params={"a": 1}, breakpoints=["handler.py:4"], trace=True)
     assert report.result == {"total": 3}
@@ -217,7 +218,7 @@ async def test_the_debugger_reports_locals_lines_and_keeps_the_limits(plugins: H
     assert [(hit.breakpoint, hit.line) for hit in moved.breakpoints] == [("handler.py:5", 6)]
     assert moved.trace == []
     with pytest.raises(PluginFailed, match="within 1 s"):
-        await debugger.debug_plugin("adder", {"spin": True}, trace=True)
+        await debugger.debug_plugin("spinner", {"spin": True}, trace=True)
     with pytest.raises(PluginFailed, match=r"no file 'other\.py'"):
         await debugger.debug_plugin("adder", {}, breakpoints=["other.py:1"])
 
@@ -323,6 +324,6 @@ async def test_a_running_engine_of_another_process_is_used(plugins: HomeFolder) 
         assert (await router.dispatch("schedule_task", {"task_title": "tea"}, ["user"]))["success"] is True
         with pytest.raises(AccessDenied):
             await router.dispatch("schedule_task", {}, [])
-        process.communicate("", timeout=30)
+        process.communicate("", timeout=90)
     # Its engine is gone: the next call opens the home here.
     assert (await router.dispatch("schedule_task", {"task_title": "tea"}, ["user"]))["success"] is True

@@ -52,7 +52,7 @@ def test_a_graph_is_printed_and_a_retry_goes_on_from_the_failed_step(quick: Quic
 
     home.plugin("pack", MENDED, intent="pack")
     assert typed.run("runs", "retry", run["id"]).returncode == 0
-    watched = home.run("runs", "watch", run["id"], "--timeout", "20")
+    watched = home.run("runs", "watch", run["id"], "--timeout", "60")
     assert watched.returncode == 0, watched.stderr
     run = home.json("runs", "show", run["id"])
     assert (run["status"], run["output"]) == ("completed", "tea in a box")
@@ -111,7 +111,7 @@ def test_looking_at_workflows(quick: QuickHome) -> None:
 
 def test_looking_at_runs_and_removing_them(quick: QuickHome) -> None:
     run = begin(quick, TWO)
-    assert quick.run("runs", "watch", run, "--timeout", "20").returncode == 0
+    assert quick.run("runs", "watch", run, "--timeout", "60").returncode == 0
     assert [one["id"] for one in ok(quick, "runs", "list", "--slug", "two", "--status", "completed")] == [run]
     assert ok(quick, "runs", "show", run)["output"] == 1
     assert "step_completed" in quick.run("runs", "watch", run, "--json").stdout
@@ -121,7 +121,7 @@ def test_looking_at_runs_and_removing_them(quick: QuickHome) -> None:
     assert changed == {"b": "changed"}
     for definition, output in (("old", 1), ("new", 2)):
         forked = quick.json("runs", "fork", run, "--from", "b", "--definition", definition)["id"]
-        assert quick.run("runs", "watch", forked, "--timeout", "20").returncode == 0
+        assert quick.run("runs", "watch", forked, "--timeout", "60").returncode == 0
         assert quick.json("runs", "show", forked)["output"] == output
     assert quick.json("runs", "prune", "--older-than", "0s", "--dry-run")["runs"] == 3
     assert quick.json("runs", "prune", "--older-than", "0s")["runs"] == 3
@@ -134,7 +134,7 @@ def test_signal_pause_resume_cancel_and_terminate(quick: QuickHome) -> None:
     quick.json("runs", "signal", run, "go", "--data", '{"n": 7}')
     assert quick.json("runs", "show", run)["status"] == "paused"
     quick.json("runs", "resume", run)
-    assert quick.run("runs", "watch", run, "--timeout", "20").returncode == 0
+    assert quick.run("runs", "watch", run, "--timeout", "60").returncode == 0
     assert quick.json("runs", "show", run)["output"] == {"n": 7}
     for verb, status in (("cancel", "cancelled"), ("terminate", "terminated")):
         run = begin(quick, NAP)
@@ -154,8 +154,8 @@ def test_approvals(quick: QuickHome) -> None:
     }
     assert quick.run("approvals", "approve", yes).returncode == 0
     assert quick.run("approvals", "deny", no, "--note", "too soon").returncode == 0
-    assert quick.run("runs", "watch", yes, "--timeout", "20").returncode == 0
-    assert quick.run("runs", "watch", no, "--timeout", "20").returncode == 1
+    assert quick.run("runs", "watch", yes, "--timeout", "60").returncode == 0
+    assert quick.run("runs", "watch", no, "--timeout", "60").returncode == 1
     assert "too soon" in quick.json("runs", "show", no)["error"]["message"]
     assert quick.json("approvals", "list") == []
 

@@ -83,7 +83,7 @@ def test_virtual_time_goes_on_over_a_restart(eventcore_home: HomeKit, virtual_cl
     virtual_clock.advance(7200)
     eventcore_home.restart()
     eventcore_home.settle()
-    assert eventcore_home.perform("runs.wait", id=run, timeout=10)["status"] == "completed"
+    assert eventcore_home.perform("runs.wait", id=run, timeout=60)["status"] == "completed"
 
 
 def test_a_plugins_functions_in_this_process(
@@ -113,12 +113,12 @@ def test_a_recorded_context_answers_and_refuses_as_told() -> None:
 def test_a_stub_endpoint_answers_and_remembers(stub_endpoint: StubEndpoint) -> None:
     stub_endpoint.answer("/v1/echo", {"ok": True}, status=201)
     request = urllib.request.Request(f"{stub_endpoint.url}/v1/echo?a=1", b'{"x": 1}', {"X-Key": "k"})
-    with urllib.request.urlopen(request, timeout=5) as response:
+    with urllib.request.urlopen(request, timeout=60) as response:
         assert (response.status, response.read()) == (201, b'{"ok": true}')
     (asked,) = stub_endpoint.asked
     assert (asked.method, asked.path, asked.headers["x-key"], asked.json()) == ("POST", "/v1/echo?a=1", "k", {"x": 1})
     with pytest.raises(urllib.error.HTTPError, match="404"):
-        urllib.request.urlopen(f"{stub_endpoint.url}/nothing", timeout=5)
+        urllib.request.urlopen(f"{stub_endpoint.url}/nothing", timeout=60)
 
 
 @pytest.mark.anyio

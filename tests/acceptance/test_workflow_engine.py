@@ -27,7 +27,7 @@ class Shifted(SystemClock):
 @pytest.mark.req("H2")
 @pytest.mark.anyio
 async def test_twenty_items_five_at_once_and_two_days_over_a_restart() -> None:
-    store, clock, now, most = MemoryStore(), Shifted(), 0, 0
+    store, clock, now, most, together = MemoryStore(), Shifted(), 0, 0, anyio.Event()
     async with EventCore(store=store, clock=clock) as core:
 
         @core.intent("notify")
@@ -35,17 +35,22 @@ async def test_twenty_items_five_at_once_and_two_days_over_a_restart() -> None:
             nonlocal now, most
             now += 1
             most = max(most, now)
-            await anyio.sleep(0.002)
+            # The first ones wait for one another: how long it takes to begin five says nothing.
+            if now == 5:
+                together.set()
+            with anyio.move_on_after(20):
+                await together.wait()
+            await anyio.sleep(0.02)  # in which a sixth would begin
             now -= 1
 
         each = {"id": "each", "foreach": [*range(20)], "max_parallel": 5, "plugin": "notify"}
         core.workflows.define({"slug": "w", "steps": [each, {"id": "nap", "sleep": "2d"}]})
         run = await core.workflows.start("w")
-        await core.drain(10)
+        await core.drain(60)
         assert (most, await run.status()) == (5, "waiting")
     clock.ahead = 2 * 86400.0
     async with EventCore(store=store, clock=clock) as core:
-        await (await core.workflows.run(run.id)).result(5)
+        await (await core.workflows.run(run.id)).result(60)
 
 
 @pytest.mark.req("H3")
@@ -70,7 +75,7 @@ async def test_the_third_try_succeeds_and_a_failed_run_is_undone_in_reverse() ->
         core.workflows.define({"slug": "w", "steps": [step("first"), step("third", retry=retry), step("never")]})
         run = await core.workflows.start("w")
         with pytest.raises(RunFailed):
-            await run.result(5)
+            await run.result(60)
         assert calls == ["first", "third", "third", "third", "never", "undo third", "undo first"]
         steps = [event.type async for event in core.history.query(type="step_*", run=run.id, subject="third")]
         assert steps == ["step_started", *["step_retrying", "step_started"] * 2, "step_completed"]

@@ -18,7 +18,7 @@ def loaded(root: Path, statement: str, *flags: str) -> set[str]:
         f"import sys; sys.path.insert(0, {str(root)!r}); {statement}; import json; "
         "print(json.dumps(sorted({name.split('.')[0] for name in sys.modules})))"
     )
-    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=60)
+    done = subprocess.run([sys.executable, *flags, "-c", code], capture_output=True, text=True, timeout=110)
     assert done.returncode == 0, done.stderr
     return set(json.loads(done.stdout))
 

@@ -37,7 +37,7 @@ def lint(folder: Path) -> subprocess.CompletedProcess[str]:
     """`lint-imports` on the package in `folder`, by its pyproject.toml."""
     code = "import sys; sys.path.insert(0, '.'); from importlinter.cli import lint_imports_command as go; go()"
     command = [sys.executable, "-c", code, "--no-cache"]
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
 
 
 @pytest.fixture
@@ -48,11 +48,13 @@ def copy(root: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.timeout(300)
 def test_the_layers_hold(copy: Path) -> None:
     done = lint(copy)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("file", "line", "says"),
     [

@@ -32,7 +32,7 @@ def opened(tmp_path: Path) -> Open:
     async def open_(slug: str, **settings: Any) -> AsyncIterator[EventCore]:
         (tmp_path / "eventcore.toml").touch()
         chosen = Settings.model_validate({"hooks": {"enabled": [slug], "settings": {slug: settings}}})
-        with anyio.fail_after(30):
+        with anyio.fail_after(100):
             async with EventCore(tmp_path, store="memory:", settings=chosen) as core:
                 assert core.engine.problems == []
                 yield core

@@ -21,12 +21,12 @@ def test_iso_is_the_default(handler: ModuleType) -> None:
     answer = handler.run({})
     moment = datetime.fromisoformat(answer["time"])
     assert moment.utcoffset() == timedelta(0)
-    assert abs(datetime.now(UTC) - moment) < timedelta(seconds=5)
+    assert abs(datetime.now(UTC) - moment) < timedelta(seconds=60)
     assert (answer["success"], answer["format"], answer["timezone"]) == (True, "iso", "UTC")
 
 
 def test_unix_and_rfc2822(handler: ModuleType) -> None:
-    assert abs(handler.run({"format": "unix"})["time"] - time.time()) < 5
+    assert abs(handler.run({"format": "unix"})["time"] - time.time()) < 60
     moment = parsedate_to_datetime(handler.run({"format": "rfc2822", "timezone": "Asia/Tokyo"})["time"])
     assert moment.utcoffset() == timedelta(hours=9)
 

@@ -70,7 +70,7 @@ def cli(*args: str, cwd: Path, stdin: str | bytes = "", env: dict[str, str] | No
         cwd=cwd,
         input=raw,
         capture_output=True,
-        timeout=60,
+        timeout=300,
         env={**environ, "USER": "ada", **(env or {})},
         check=False,
     )
@@ -349,4 +349,4 @@ def test_tail_follows_and_ends_cleanly(which: str, request: pytest.FixtureReques
         tail.send_signal(signal.SIGINT)
         assert tail.stdout.read() == ""
         assert tail.stderr.read() == ""
-        assert tail.wait(20) == 0
+        assert tail.wait(60) == 0

@@ -116,7 +116,7 @@ def test_emit_refuses_what_makes_no_sense(running: Path) -> None:
 
 
 def test_a_piped_transcript(home: Path) -> None:
-    done = cli("chat", cwd=home, stdin=TRANSCRIPT)
+    done = cli("chat", "--wait", "100", cwd=home, stdin=TRANSCRIPT)
     assert (done.returncode, done.stderr) == (0, "")
     lines = done.stdout.splitlines()
     said = [line for line in lines if line.startswith("> ")]
@@ -138,7 +138,7 @@ def test_a_piped_transcript(home: Path) -> None:
 
 
 def test_chat_as_json(running: Path) -> None:
-    done = cli("chat", "--json", "--user", "eve", cwd=running, stdin=TRANSCRIPT)
+    done = cli("chat", "--json", "--wait", "100", "--user", "eve", cwd=running, stdin=TRANSCRIPT)
     assert done.returncode == 0, done.stderr
     *messages, last = map(json.loads, done.stdout.splitlines())
     assert [one["text"] for one in messages][:2] == ["hello", "how many words is this?"]
@@ -169,7 +169,7 @@ def test_chat_on_a_terminal(running: Path) -> None:
         screen.until("ada> ")
         os.write(master, b"\x04")
         screen.until("1 message, 1 reply")
-        assert chat.wait(20) == 0
+        assert chat.wait(60) == 0
     os.close(master)
     assert "\x1b[" in screen.text
 
@@ -181,7 +181,7 @@ class _Screen:
         self.fd, self.text, self._read = fd, "", 0
 
     def until(self, word: str) -> None:
-        give_up = time.monotonic() + 20
+        give_up = time.monotonic() + 60
         while (found := self.text.find(word, self._read)) < 0:
             assert select.select([self.fd], [], [], max(0, give_up - time.monotonic()))[0], self.text
             self.text += os.read(self.fd, 65536).decode(errors="replace")
@@ -202,5 +202,5 @@ def test_an_interrupted_emit_is_130_and_keeps_what_it_recorded(running: Path) ->
         tail = cli("events", "tail", "slow_line", "--past", "1", "--count", "1", "--json", cwd=running)
         assert json.loads(tail.stdout)["data"] == {"text": "one"}
         emit.send_signal(signal.SIGINT)
-        assert emit.wait(20) == 130
+        assert emit.wait(60) == 130
         assert emit.stderr.read() == b"interrupted\n"

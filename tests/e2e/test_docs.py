@@ -107,7 +107,7 @@ def run_python(source: str, name: str) -> str:
     code = compile(source, name, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 
     async def run_async() -> None:
-        with anyio.fail_after(20):
+        with anyio.fail_after(100):
             await eval(code, namespace)
 
     with redirect_stdout(io.StringIO()) as output:

@@ -15,7 +15,7 @@ EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 def run(script: Path, folder: Path) -> list[str]:
     """What a script prints, run from a folder that has nothing to do with ours, with warnings as errors."""
     command = [sys.executable, "-W", "error", str(script)]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=110, check=False)
     assert done.returncode == 0, done.stderr
     assert not done.stderr
     return done.stdout.splitlines()

@@ -30,7 +30,7 @@ def eventcore(home: Path, *arguments: str, stdin: bytes = b"") -> Any:
     """`eventcore ... --json` on that home; what it printed."""
     env = {**os.environ, "EVENTCORE_HOME": str(home)}
     command = [sys.executable, "-m", "eventcore", *arguments, "--json"]
-    done = subprocess.run(command, input=stdin, capture_output=True, env=env, cwd=home, timeout=100)
+    done = subprocess.run(command, input=stdin, capture_output=True, env=env, cwd=home, timeout=300)
     assert done.returncode == 0, done.stderr.decode()
     return json.loads(done.stdout)
 

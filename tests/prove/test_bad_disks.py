@@ -83,7 +83,7 @@ async def test_a_full_disk_under_load(small_disk: Path) -> None:
 
 async def test_an_engine_on_a_full_disk_stops_cleanly(small_disk: Path) -> None:
     work = Work()
-    with anyio.fail_after(60), contextlib.suppress(StoreError):
+    with anyio.fail_after(100), contextlib.suppress(StoreError):
         async with EventCore(store=SqliteStore(small_disk / "e.db")) as core:
             work.listen(core)
             await work.publish(core, each=2)
@@ -135,7 +135,9 @@ async def test_a_database_locked_by_somebody_else_under_load(tmp_path: Path) -> 
                 for turn in range(4):
                     tasks.start_soon(work.publish, core, turn * 1_000_000)
                     await tell("take")
-                    await anyio.sleep(0.3)
+                    # Those that began before it was taken may all be done; of these none can be.
+                    await work.publish(core, turn * 1_000_000 + 500_000, each=1)
+                    await anyio.sleep(0.2)
                     await tell("release")
             assert holder.stdin is not None
             holder.stdin.close()
@@ -217,7 +219,7 @@ async def test_a_damaged_page_is_reported_and_the_engine_stops_cleanly(tmp_path:
     scribble(path, root_pages(path)[table])
     errors: list[StoreError] = []
     try:
-        async with opened(path, 30) as core:
+        async with opened(path, 100) as core:
             core.engine.settings = hasty(core)
             core.bus.subscribe("job", print, name="s", durable=FAST)
             for call in (lambda: core.bus.emit("job", {}), lambda: stored(core, "job"), lambda: core.history.get("x")):
@@ -245,7 +247,7 @@ async def test_every_page_in_turn(tmp_path: Path) -> None:
         shutil.copy(whole, path)
         scribble(path, page)
         try:
-            async with opened(path, 30) as core:
+            async with opened(path, 100) as core:
                 core.engine.settings = hasty(core)
                 await core.bus.emit("after", {})
                 found = [event.data["n"] for event in await stored(core, "job")]

@@ -131,7 +131,7 @@ class World(RuleBasedStateMachine):
 
     def run(self, work: Coroutine[Any, Any, Any]) -> Any:
         async def limited() -> Any:
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 return await work
 
         return self.portal.call(limited)

@@ -121,7 +121,7 @@ class Site:
     def die(self, mode: str, fault: str) -> int:
         """Run the driver with a fault until it ends; its return code."""
         env = {**os.environ, "EVENTCORE_FAULT": fault}
-        return subprocess.run(self._command(mode), env=env, timeout=60).returncode
+        return subprocess.run(self._command(mode), env=env, timeout=240).returncode
 
     def begin(self, mode: str) -> subprocess.Popen[str]:
         """Run the driver; return when it says that it begins to work."""

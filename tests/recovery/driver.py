@@ -123,7 +123,7 @@ async def ten(core: EventCore, log: Log) -> None:
         await _emit(core, log, "note_taken", number)
     run = await core.workflows.start("ten_steps", {"start": 0}, idempotency_key="the-run")
     log.write("started", run=run.id)
-    log.write("result", run=run.id, output=await run.result(timeout=30))
+    log.write("result", run=run.id, output=await run.result(timeout=120))
     for number in range(NOTES, 2 * NOTES):
         await _emit(core, log, "note_taken", number)
 
@@ -143,7 +143,7 @@ async def many(core: EventCore, log: Log) -> None:
         slug = "forked" if number % 2 else "ten_steps"
         run = await core.workflows.start(slug, {"start": number}, idempotency_key=f"run-{number}")
         log.write("started", run=run.id)
-        log.write("result", run=run.id, output=await run.result(timeout=30))
+        log.write("result", run=run.id, output=await run.result(timeout=120))
         await _emit(core, log, "order_placed", number)
 
     async with anyio.create_task_group() as tasks:
@@ -160,7 +160,7 @@ async def work(mode: str, home: Path, log_path: Path, faults: FaultPlan | None =
         async with EventCore(home, faults=faults) as core:
             register(core, log)
             await MODES[mode](core, log)
-            await core.drain(30)
+            await core.drain(120)
 
 
 def main() -> None:

@@ -56,11 +56,11 @@ async def work(home: Path, log_path: Path, faults: FaultPlan | None = None) -> N
                 "job", {"n": number}, key=f"k{number % KEYS}", source="/driver", idempotency_key=f"job-{number}"
             )
             log.write("receipt", n=number, position=receipt.position)
-        with anyio.fail_after(30):
+        with anyio.fail_after(120):
             for name in SUBSCRIBERS:
                 while await done(core, name) < JOBS:
                     await anyio.sleep(0.005)
-        await core.drain(30)
+        await core.drain(120)
 
 
 async def done(core: EventCore, name: str) -> int:

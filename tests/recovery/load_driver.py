@@ -143,11 +143,11 @@ async def settled(core: EventCore) -> None:
     """Return when every subscriber has dealt with every job, and every run has ended."""
     jobs = [event.position async for event in core.history.query(type="job", newest_first=True, limit=1)]
     last = max(jobs, default=0)
-    with anyio.fail_after(90):
+    with anyio.fail_after(200):
         for name in SUBSCRIBERS:
             while (cursor := await core.engine.store.cursor("default", name)) is None or cursor.position < last:
                 await anyio.sleep(0.02)
-        await core.drain(60)
+        await core.drain(200)
 
 
 async def work(home: Path, log_path: Path, seconds: float) -> None:

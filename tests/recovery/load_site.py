@@ -124,7 +124,7 @@ class LoadSite:
 
     def kill_after(self, moment: float) -> None:
         """A life that is killed so many seconds after it began to emit."""
-        process = self.begin(moment + 60)
+        process = self.begin(moment + 600)
         try:
             ended = process.wait(moment)
         except subprocess.TimeoutExpired:
@@ -136,7 +136,7 @@ class LoadSite:
 
     def die_at(self, fault: str, seconds: float) -> bool:
         """A life that dies at a fault point; whether it was reached."""
-        ended = self.begin(seconds, fault).wait(60)
+        ended = self.begin(seconds, fault).wait(seconds + 200)
         assert ended in (0, KILLED)
         self.counts.kills += ended == KILLED
         self.check()
@@ -144,7 +144,7 @@ class LoadSite:
 
     def finish(self) -> None:
         """A life that deals with all there is; then nothing may be left."""
-        assert self.begin(0).wait(120) == 0
+        assert self.begin(0).wait(450) == 0
         found = self.check()
         for name in SUBSCRIBERS:
             assert self._handled[name] == set(found.jobs), f"{name} did not get every event"

@@ -87,7 +87,7 @@ async def _ask(core: EventCore, what: str, run: Any) -> None:
             await anyio.sleep(0.01)
         await core.workflows.resume(run.id)
     except Conflict:
-        if not await run.over(1):
+        if not await run.over(_PATIENCE):
             raise
 
 
@@ -132,7 +132,7 @@ async def work(home: Path, log_path: Path, runs: int, faults: FaultPlan | None =
                 for number in range(runs):
                     tasks.start_soon(one, core, log, number)
             deciding.cancel_scope.cancel()
-        if not await core.drain(30):
+        if not await core.drain(_PATIENCE):
             raise EventCoreError("the engine is not idle although every run has ended")
 
 

@@ -160,7 +160,7 @@ class ShapesSite:
 
     def die_at(self, fault: str) -> bool:
         """A life that dies at a fault point; whether it was reached."""
-        return self._ended(self.begin(fault).wait(180))
+        return self._ended(self.begin(fault).wait(300))
 
     def _ended(self, code: int) -> bool:
         assert code in (0, KILLED), (self.folder / "errors").read_text()[-4000:]
@@ -170,7 +170,7 @@ class ShapesSite:
 
     def finish(self) -> None:
         """A life that comes to the end; then everything must be as if nothing had happened."""
-        assert self.begin().wait(180) == 0, (self.folder / "errors").read_text()[-4000:]
+        assert self.begin().wait(300) == 0, (self.folder / "errors").read_text()[-4000:]
         found = self.check()
         self._check_ends(found)
         self.counts.runs += len(found.runs)

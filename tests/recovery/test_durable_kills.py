@@ -73,10 +73,10 @@ class Place:
 
     def die(self, fault: str) -> int:
         env = {**os.environ, "EVENTCORE_FAULT": fault}
-        return subprocess.run(self.command(), env=env, timeout=60, stdout=subprocess.DEVNULL).returncode
+        return subprocess.run(self.command(), env=env, timeout=240, stdout=subprocess.DEVNULL).returncode
 
     def finish(self) -> None:
-        assert subprocess.run(self.command(), timeout=60, stdout=subprocess.DEVNULL).returncode == 0
+        assert subprocess.run(self.command(), timeout=240, stdout=subprocess.DEVNULL).returncode == 0
 
     def lines(self, kind: str) -> list[dict[str, Any]]:
         return [line for line in map(json.loads, self.log.read_text().splitlines()) if line["kind"] == kind]
@@ -153,9 +153,10 @@ def test_killed_at_a_fault_point(
     report: list[str],
 ) -> None:
     assert hits[point] > 10
-    # The number of commits differs from life to life, so that the very last hits are not certain to come.
+    # The number of commits differs from life to life, so that the very last hits are not certain to come: the busier
+    # the machine, the more of them share a group. The first ones are, so one of the two is among them.
     most = hits[point] * 2 // 3
-    chosen = range(1, most + 1) if prove else sorted(dice.sample(range(1, most + 1), 2))
+    chosen = range(1, most + 1) if prove else sorted((dice.randint(1, most // 3), dice.randint(most // 3 + 1, most)))
     died = 0
     for hit in chosen:
         place = Place(worker, tmp_path / str(hit))

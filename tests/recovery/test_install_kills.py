@@ -44,7 +44,7 @@ def eventcore(home: Path, *words: str, fault: str | None = None) -> subprocess.P
 
 def killed(home: Path, *words: str, fault: str) -> None:
     done = eventcore(home, *words, fault=fault)
-    _, said = done.communicate(timeout=60)
+    _, said = done.communicate(timeout=240)
     assert done.returncode == -signal.SIGKILL, said
 
 

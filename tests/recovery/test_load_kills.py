@@ -10,7 +10,7 @@ import pytest
 from eventcore.kernel.faults import FAULT_POINTS
 from tests.recovery.load_site import Counts, LoadSite
 
-pytestmark = [pytest.mark.violent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.violent, pytest.mark.timeout(900)]
 
 
 def test_a_few_kills_under_load(tmp_path: Path, dice: random.Random, prove: bool, report: list[str]) -> None:
@@ -21,6 +21,7 @@ def test_a_few_kills_under_load(tmp_path: Path, dice: random.Random, prove: bool
     for _ in range(3):
         place.kill_after(dice.uniform(0.05, 0.8))
     point = dice.choice([point for point in FAULT_POINTS if point.startswith(("delivery.", "emit.", "store."))])
-    assert place.die_at(f"{point}:{dice.randint(1, 60)}", 5)
+    # It dies within a second; how many commits there are in a second is the machine's affair.
+    assert place.die_at(f"{point}:{dice.randint(1, 60)}", 60)
     place.finish()
     report.append(f"under load (fault: {point}): {counts}")

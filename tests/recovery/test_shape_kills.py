@@ -10,7 +10,7 @@ import pytest
 from tests.recovery.shapes import SHAPES
 from tests.recovery.shapes_site import Counts, ShapesSite
 
-pytestmark = [pytest.mark.violent, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.violent, pytest.mark.timeout(900)]
 
 
 def test_many_shapes_survive_a_few_kills(tmp_path: Path, dice: random.Random, prove: bool, report: list[str]) -> None:

@@ -46,13 +46,13 @@ def podman(folder: Path) -> Iterator[str]:
             yield str(socket)
         finally:
             service.terminate()
-            service.wait(20)
+            service.wait(60)
             subprocess.run([*command, "rm", "--all", "--force", "--time", "0"], capture_output=True, timeout=60)
             shutil.rmtree(folder / "root", ignore_errors=True)  # every container has a copy of the image there
 
 
 def _await(socket: Path, service: subprocess.Popen[bytes], log: Path) -> None:
-    end = time.monotonic() + 20
+    end = time.monotonic() + 90
     while time.monotonic() < end and service.poll() is None:
         if socket.exists():
             with client(socket) as http:

@@ -22,7 +22,7 @@ from tests.sandbox.registry import registry
 from tests.sandbox.sdk_alone import ALONE, TYPED, copied_sdk
 from tests.unit.outside import opened
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(600)]
 
 ROOT = Path(__file__).resolve().parents[2]
 CODE = """
@@ -151,7 +151,7 @@ async def test_memory_time_and_crashes(tmp_path: Path, engine: str, anyio_backen
 
 
 async def _until_gone(engine: str, but: int = 0) -> None:
-    with anyio.fail_after(20):
+    with anyio.fail_after(90):
         while len(containers(engine)) > but:
             await anyio.sleep(0.05)
 

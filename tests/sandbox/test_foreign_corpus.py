@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -83,20 +84,24 @@ def test_files_and_folders_of_any_shape_are_found(corpus: Path) -> None:
         attacks(corpus / "nothing")
 
 
-def test_they_are_run_and_judged_by_what_they_did(corpus: Path) -> None:
+def test_they_are_run_and_judged_by_what_they_did(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def through(mode: str) -> set[str]:
         found = list(runner.outcomes(corpus, mode))
         assert {one["attack"] for one in found} == NAMES
         return {one["attack"] for one in found if one["outcome"] == "through"}
 
     succeed = {"single", "modest", "folder", "deep/er.steal", "two", "none", "keys", "all_keys", "a class", "needy"}
+    monkeypatch.setenv("EVENTCORE_ATTACK_TIME", "4")  # so that the slowest machine lets them succeed
     assert through("root-spawn") == succeed | {"named", "script", "printed", "refused_early"}
+    monkeypatch.delenv("EVENTCORE_ATTACK_TIME")
     assert through("root-full") == set()
 
 
 def test_what_cannot_be_loaded_is_no_try_and_changes_the_exit_code(
     corpus: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    monkeypatch.setenv("EVENTCORE_ATTACK_TIME", "10")  # none of these takes any; too late would be another outcome
+
     def ran(*names: str) -> int:
         monkeypatch.setattr(sys, "argv", ["attacks", "--corpus", str(corpus), "--mode", "root-full", *names])
         return runner.main()
@@ -137,6 +142,13 @@ def test_one_that_hangs_its_host_is_ended_and_the_run_goes_on(corpus: Path, monk
         runner, "command", lambda corpus, mode, names: [sys.executable, "-c", script, first, *names[:2]]
     )
     chosen = [one.name for one in attacks(corpus)[:3]]
+    run = runner._run
+
+    def patient(corpus: Path, mode: str, names: list[str], timeout: float) -> Iterator[runner.Outcome]:
+        """Only with the one that does not hang: how long it takes to begin says nothing."""
+        return run(corpus, mode, names, 30 if names[0] == chosen[1] else timeout)
+
+    monkeypatch.setattr(runner, "_run", patient)
     found = list(runner.outcomes(corpus, "root-full", chosen, timeout=0.5))
     assert [one["attack"] for one in found] == chosen
     assert "said nothing for 0.5 s" in found[0]["harm"][0]

@@ -53,7 +53,7 @@ def home(tmp_path: Path) -> Path:
 
 async def _in_quarantine(core: EventCore, times: int) -> None:
     """Wait until it is stored: that happens behind the call."""
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         found: list[str] = []
         while len(found) < times:
             found = [event.data["error"]["kind"] async for event in core.history.query(type="plugin_failed")]
@@ -101,7 +101,7 @@ async def test_a_plugin_that_breaks_a_rule_at_each_start_comes_into_quarantine(h
         async with opened(home) as core:
             assert await core.plugins.run("bad", {}) == "well"
             await broken_once(core)
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 while core.plugins.get("bad").strikes < number:
                     await anyio.sleep(0.01)
     async with opened(home) as core:
@@ -138,6 +138,7 @@ def test_what_a_killed_host_leaves_is_swept_and_what_lives_is_not(
         assert alive.stdout is not None
         dead.stdout.readline()
         alive.stdout.readline()
+        _until_both_have_written(base)
         dead.send_signal(signal.SIGKILL)
         dead.wait()
         assert len([name for name in os.listdir(base) if name != f"{places.PREFIX}link"]) == 2
@@ -149,7 +150,14 @@ def test_what_a_killed_host_leaves_is_swept_and_what_lives_is_not(
         alive.kill()
 
 
+def _until_both_have_written(base: Path) -> None:
+    """They say that they are there before they call what writes."""
+    until = time.monotonic() + 60
+    while len(list(base.glob("*/**/mine"))) < 2 and time.monotonic() < until:
+        time.sleep(0.01)
+
+
 def _until_unlocked(base: Path) -> None:
-    until = time.monotonic() + 5
+    until = time.monotonic() + 60
     while not places.sweep() and time.monotonic() < until:
         time.sleep(0.01)

@@ -28,7 +28,7 @@ async def one_to_spare(sandbox: Sandbox, start: Callable[[], Awaitable[ProcessWo
     """Wait until a worker is forked ahead, which is when one has been asked for. Returns the pids of that crew."""
     first = await start()
     (zygote,) = sandbox._zygotes.values()
-    with anyio.fail_after(10):
+    with anyio.fail_after(60):
         while len(found := waiting(zygote.child.pid)) < 2:
             await anyio.sleep(0.005)
     await first.kill()
@@ -77,7 +77,7 @@ async def main(folder: str, level: str, expressions: dict[str, str], allow: dict
                 return
             for name, expression in expressions.items():
                 try:
-                    said[name] = (await worker.call("run", {"params": expression}, timeout=10))["result"]
+                    said[name] = (await worker.call("run", {"params": expression}, timeout=60))["result"]
                 except EventCoreError as error:
                     said[name] = f"{getattr(error, 'kind', '')}: {error}"
             await worker.close()

@@ -6,9 +6,14 @@ import sys
 from collections.abc import AsyncIterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from eventcore.plugins.sandbox.confined import Sandbox
 from eventcore.plugins.sandbox.launch import Launcher, spawn
+
+# How quickly examples come tells of the machine, not of the code: one that stands still for a moment fails no test.
+settings.register_profile("unhurried", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
+settings.load_profile("unhurried")
 
 
 @pytest.fixture(params=["sandbox", "bare"])

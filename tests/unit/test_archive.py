@@ -74,7 +74,7 @@ async def test_it_prunes_by_age_once_an_hour_and_keeps_what_the_settings_keep() 
         now = clock.now()
         log = [event(1, now - 91 * DAY), event(2, now - 91 * DAY, "audit_made"), event(3, now - 90 * DAY + 120)]
         await store.commit(Batch(log=[*log, event(4, now)]))
-        with anyio.move_on_after(1):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(kept.run)
                 while len(clock.slept) < 3:
@@ -137,7 +137,7 @@ async def _drop(item: Any) -> None: ...
 async def test_a_finished_run_keeps_its_journal_when_its_steps_are_pruned(core: EventCore) -> None:
     core.workflows.define("slug: two\nsteps: [{id: a, emit: one}, {id: b, emit: two}]")
     run = await core.workflows.start("two")
-    await run.result(timeout=5)
+    await run.result(timeout=15)
     await perform(core.engine, "events.prune", {"older_than": "0s", "type": "step_*"}, _drop)
     assert [one async for one in core.history.query(type="step_*")] == []
     shown = await perform(core.engine, "runs.show", {"id": run.id}, _drop)
@@ -187,7 +187,7 @@ async def test_an_export_reads_back_into_an_empty_history(core: EventCore) -> No
         {"specversion": "1.0", "id": "a1", "source": "/x", "type": "Foreign", "custom": "y", "data_base64": "AP8="}
     )
     core.workflows.define("slug: one\ntriggers: [{event: order_created}]\nsteps: [{id: a, emit: done}]")
-    await (await core.workflows.start("one")).result(timeout=5)
+    await (await core.workflows.start("one")).result(timeout=15)
     bodies = await exported(core)
     assert await exported(core, type="order_*") == [body for body in bodies if body["type"] == "order_created"]
     heard: list[str] = []
@@ -336,7 +336,7 @@ async def test_finished_runs_go_after_their_time() -> None:
         assert await kept.prune_runs(older_than=90 * DAY, dry_run=True) == PrunedRuns(250)
         assert await kept.prune_runs(older_than=90 * DAY, tenant="other") == PrunedRuns()
         clock.stop_after = 4
-        with anyio.move_on_after(1):
+        with anyio.fail_after(30):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(kept.run)
                 while len(clock.slept) < 4:

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import textwrap
-import time
 from typing import Any
 
 import anyio
@@ -51,7 +50,7 @@ async def test_emit_returns_once_committed_and_a_slow_subscriber_holds_nobody_up
     arrived = anyio.Event()
 
     async def slow(event: Event) -> None:
-        await anyio.sleep(5)
+        await anyio.sleep_forever()
 
     async def quick(event: Event) -> None:
         got.append(event.data["id"])
@@ -60,13 +59,11 @@ async def test_emit_returns_once_committed_and_a_slow_subscriber_holds_nobody_up
 
     slow_one = core.bus.subscribe("order_created", slow, timeout=60)
     core.bus.subscribe("order_created", quick)
-    began = time.monotonic()
-    for number in range(10):
-        receipt = await core.bus.emit("order_created", {"id": number})
-        assert (await core.history.get(receipt.id)).position == receipt.position
-    with anyio.fail_after(2):
+    with anyio.fail_after(15):  # who waits for the slow one waits a minute
+        for number in range(10):
+            receipt = await core.bus.emit("order_created", {"id": number})
+            assert (await core.history.get(receipt.id)).position == receipt.position
         await arrived.wait()
-    assert time.monotonic() - began < 2
     assert got == list(range(10))
     core.bus.unsubscribe(slow_one)
 
@@ -91,11 +88,13 @@ async def test_concurrency_keeps_the_order_within_each_key(core: EventCore) -> N
     keys = [f"key-{n}" for n in range(10)]
     seen: dict[str, list[int]] = {key: [] for key in keys}
     running = most = 0
+    all_there = anyio.Event()  # or a slow emitter would give the handlers nothing to do at the same time
 
     async def handler(event: Event) -> None:
         nonlocal running, most
         running += 1
         most = max(most, running)
+        await all_there.wait()
         await anyio.sleep(0.001 * (event.data % 3))
         assert event.key is not None
         seen[event.key].append(event.data)
@@ -104,6 +103,7 @@ async def test_concurrency_keeps_the_order_within_each_key(core: EventCore) -> N
     core.bus.subscribe("job", handler, concurrency=4)
     for number in range(60):
         await core.bus.emit("job", number, key=keys[number % 10])
+    all_there.set()
     await core.drain()
     assert most > 1
     assert seen == {key: list(range(at, 60, 10)) for at, key in enumerate(keys)}
@@ -271,8 +271,8 @@ async def test_emit_and_wait_gives_up_on_the_late_and_lets_them_go_on(core: Even
 async def test_emit_and_wait_with_a_known_key_does_not_wait_for_what_is_long_over(core: EventCore) -> None:
     core.bus.subscribe("x", lambda event: None)
     first = await core.bus.emit_and_wait("x", {"a": 1}, idempotency_key="k")
-    with anyio.fail_after(2):
-        again = await core.bus.emit_and_wait("x", {"a": 1}, idempotency_key="k", timeout=30)
+    with anyio.fail_after(15):
+        again = await core.bus.emit_and_wait("x", {"a": 1}, idempotency_key="k", timeout=60)
     assert (again.event.id, again.event.position) == (first.event.id, first.event.position)
     assert len(again) == 0
 
@@ -286,14 +286,14 @@ async def test_emit_and_wait_never_waits_for_the_handler_that_it_is_called_in(co
     reports: list[Any] = []
 
     async def asks(event: Event) -> None:
-        reports.append(await core.bus.emit_and_wait("question", timeout=10))
+        reports.append(await core.bus.emit_and_wait("question", timeout=60))
 
     async def answers(event: Event) -> None:
-        reports.append(await core.bus.emit_and_wait("begin_again", timeout=10))
+        reports.append(await core.bus.emit_and_wait("begin_again", timeout=60))
 
     core.bus.subscribe("begin*", asks, name="asks", where=lambda event: event.type == "begin" or not reports)
     core.bus.subscribe("question", answers, name="answers")
-    with anyio.fail_after(3):
+    with anyio.fail_after(15):
         await core.bus.emit_and_wait("begin")
     assert [one.status for one in reports[0]] == ["skipped"]  # asks is busy asking
     assert [one.status for one in reports[1]] == ["ok"]
@@ -333,7 +333,7 @@ async def test_dotted_aliases_mean_the_core_events(core: EventCore) -> None:
 
     core.bus.subscribe("workflow.started", handler)
     core.workflows.define({"slug": "w", "steps": [{"id": "a", "emit": "done"}]})
-    await (await core.workflows.start("w")).result(5)
+    await (await core.workflows.start("w")).result(15)
     await core.drain()
     assert got == ["workflow_started"]
     assert [event.type for event in await of_type(core, "workflow.started")] == ["workflow_started"]
@@ -436,9 +436,9 @@ async def test_unsubscribing_cancels_what_is_buffered_and_what_runs(core: EventC
     reports: list[Any] = []
 
     async def emit() -> None:
-        reports.append(await core.bus.emit_and_wait("x", timeout=10))
+        reports.append(await core.bus.emit_and_wait("x", timeout=60))
 
-    with anyio.fail_after(3):
+    with anyio.fail_after(15):
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(emit)
             tasks.start_soon(emit)
@@ -461,7 +461,7 @@ async def test_a_handler_may_unsubscribe_itself_and_finish(core: EventCore) -> N
         finished.append(event.data)
 
     subscription = core.bus.subscribe("x", once)
-    report = await core.bus.emit_and_wait("x", 1, timeout=5)
+    report = await core.bus.emit_and_wait("x", 1, timeout=15)
     await core.bus.emit("x", 2)
     await core.drain()
     assert finished == [1]
@@ -483,7 +483,7 @@ async def test_stream(core: EventCore) -> None:
         for number in range(4):
             await core.bus.emit("order_created", number)
         got = []
-        with anyio.fail_after(2):
+        with anyio.fail_after(15):
             async for event in stream:
                 got.append(event.data)
                 if event.data == 3:
@@ -608,7 +608,7 @@ FORKED = """
 
 def test_use_after_fork() -> None:
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(FORKED)], capture_output=True, text=True, timeout=30, check=False
+        [sys.executable, "-c", textwrap.dedent(FORKED)], capture_output=True, text=True, timeout=60, check=False
     )
     assert done.returncode == 0, done.stderr
     assert "opened by another process" in done.stdout

@@ -26,7 +26,7 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 
 
 async def settled(core: EventCore) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         while not core.bus.idle:
             await anyio.lowlevel.checkpoint()
 

@@ -16,7 +16,7 @@ from eventcore import EventCore
 from eventcore.kernel.errors import BusOverflow
 from eventcore.kernel.event import Event
 
-pytestmark = pytest.mark.anyio
+pytestmark = [pytest.mark.anyio, pytest.mark.timeout(300)]
 
 MANY = 100_000
 #: MiB that the process may grow by. 100,000 buffered events would take about 80.
@@ -31,7 +31,7 @@ def anyio_backend() -> Any:
 
 @pytest.fixture
 async def core(anyio_backend: Any, tmp_path: Path) -> AsyncIterator[EventCore]:
-    with anyio.fail_after(60):
+    with anyio.fail_after(280):
         async with EventCore(store=f"sqlite:///{tmp_path}/e.db") as engine:
             yield engine
 
@@ -58,7 +58,7 @@ def resident() -> float:
 
 async def begin(core: EventCore, policy: Any) -> tuple[Any, Stuck]:
     stuck = Stuck()
-    subscription = core.bus.subscribe("x", stuck, name="stuck", buffer=1000, overflow=policy, timeout=120)
+    subscription = core.bus.subscribe("x", stuck, name="stuck", buffer=1000, overflow=policy, timeout=600)
     await core.bus.emit("x", -1)
     await stuck.began.wait()
     return subscription, stuck

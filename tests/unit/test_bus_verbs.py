@@ -91,7 +91,7 @@ async def test_emit_nowait_in_a_handler_carries_its_cause(core: EventCore) -> No
 async def test_one_event_of_a_group_that_fails_does_not_take_the_others_with_it(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with EventCore(store=Refusing()) as core:
             await core.bus.emit("x", "first", idempotency_key="k")
             good = [core.bus.emit_nowait("x", number) for number in range(3)]
@@ -111,7 +111,7 @@ async def test_one_event_of_a_group_that_fails_does_not_take_the_others_with_it(
 
 async def test_closing_waits_for_what_is_pending(anyio_backend: Any) -> None:
     store = MemoryStore()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         async with EventCore(store=store) as core:
             kept = core
             pending = [core.bus.emit_nowait("x", number) for number in range(700)]
@@ -124,7 +124,7 @@ async def test_closing_waits_for_what_is_pending(anyio_backend: Any) -> None:
 
 async def test_closing_after_an_exception_waits_for_what_is_pending_too(anyio_backend: Any) -> None:
     store = MemoryStore()
-    with anyio.fail_after(10):
+    with anyio.fail_after(30):
         pending = []
 
         async def fails() -> None:
@@ -236,7 +236,7 @@ async def test_request_returns_the_answer(core: EventCore) -> None:
 
 
 async def test_a_request_with_nobody_there_fails_at_once(core: EventCore) -> None:
-    with anyio.fail_after(1), pytest.raises(NoResponder, match="nobody-there") as caught:
+    with anyio.fail_after(15), pytest.raises(NoResponder, match="nobody-there") as caught:
         await core.bus.request("nobody-there", {}, timeout=60)
     assert caught.value.code == "no_responder"
 
@@ -268,7 +268,7 @@ async def test_a_request_never_waits_for_the_subscription_that_it_is_made_in(cor
 
     @core.intent("ask_back")
     async def ask_back(params: dict[str, Any]) -> Any:
-        report = await core.bus.emit_and_wait("question", timeout=10)
+        report = await core.bus.emit_and_wait("question", timeout=60)
         return [outcome.status for outcome in report]
 
     async def asks(event: Event) -> None:
@@ -276,7 +276,7 @@ async def test_a_request_never_waits_for_the_subscription_that_it_is_made_in(cor
             answers.append(await core.bus.request("ask_back"))
 
     core.bus.subscribe("question", asks, ignore_self=False)
-    with anyio.fail_after(3):
+    with anyio.fail_after(15):
         await core.bus.emit("question")
         await core.drain()
     assert answers == [["skipped"]]
@@ -295,7 +295,7 @@ async def test_requests_that_lead_to_each_other_end(core: EventCore) -> None:
     async def right(params: dict[str, Any]) -> Any:
         return await core.bus.request("left")
 
-    with anyio.fail_after(5), pytest.raises(LoopDetected):
+    with anyio.fail_after(15), pytest.raises(LoopDetected):
         await core.bus.request("left")
     assert 1 < calls < 10
     await core.drain()
@@ -387,7 +387,7 @@ async def test_find_gives_up(core: EventCore) -> None:
     await core.bus.emit("x", 1)
     assert await core.bus.find("x", past=0, future=0.01) is None
     assert await core.bus.find("y", future=0.01) is None
-    assert await core.bus.find("x", past=5, future=0) is not None
+    assert await core.bus.find("x", past=3600, future=0) is not None
     assert core.bus.subscriptions() == []
     with pytest.raises(InvalidInput):
         await core.bus.find("x", past=-1)

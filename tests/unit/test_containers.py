@@ -57,7 +57,7 @@ class _Engine(BaseHTTPRequestHandler):
         elif name.endswith("/attach"):
             self._attach(stub)
         elif name.endswith("/wait"):
-            stub.ended.wait(20)
+            stub.ended.wait(60)
             self._answer(200, b'{"StatusCode": 137}')
         elif name.endswith("/json"):
             self._answer(200, b'{"State": {"Pid": 4711}}')
@@ -215,7 +215,7 @@ async def test_the_life_of_a_container(tmp_path: Path, stub: _Stub) -> None:
         process = await containers.start(spec(tmp_path), ContainerWish())
         try:
             assert (process.pid, process.inside) == (4711, {"dir": "/workspace", "paths": []})
-            with anyio.fail_after(10):
+            with anyio.fail_after(60):
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(process.hold)
                     assert await _said_back(process, b"x" * 100_000) == b"x" * 100_000

@@ -131,7 +131,7 @@ def test_billion_laughs_end_early() -> None:
     )
     start = time.monotonic()
     assert f"holds more than {MAX_NODES:,} values" in problem_of(bomb, "yaml")
-    assert time.monotonic() - start < 2
+    assert time.monotonic() - start < 30  # ten thousand million values take hours
 
 
 @pytest.mark.parametrize("format", ALL)

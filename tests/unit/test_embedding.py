@@ -38,7 +38,7 @@ async def test_the_embedding_contract(anyio_backend: Any) -> None:
     def tap(sender: str, event: Any) -> None:
         tapped.append(event.type)
 
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with EventCore() as core:
             core.bus.declare("tick", model=Tick, transient=True)
             core.bus.subscribe("order_*", handle_order)
@@ -53,7 +53,7 @@ async def test_the_embedding_contract(anyio_backend: Any) -> None:
             core.signals.workflow_started.connect(tap)  # blinker
             core.workflows.define(yaml_text)
             run = await core.workflows.start("triage_message", {"text": "hi"}, idempotency_key="m-17")
-            output = await run.result(timeout=10)
+            output = await run.result(timeout=30)
             steps = [event.type async for event in core.history.query(type="step_*", run=run.id)]
 
             assert (await core.history.get(receipt.id)).data == {"id": 1}

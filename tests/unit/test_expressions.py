@@ -269,7 +269,7 @@ def test_bombs_are_bounded_in_time_and_memory() -> None:
                 began = time.monotonic()
                 answer = child.stdout.readline().split(maxsplit=1)
                 assert answer, f"{bomb[:80]} ended the process after {time.monotonic() - began:.1f} s"
-                assert float(answer[0]) < 2.0, (bomb[:80], answer)
+                assert float(answer[0]) < 10.0, (bomb[:80], answer)
                 assert not answer[1].startswith("broke"), (bomb[:80], answer)
                 if answer[1].startswith("value"):
                     assert int(answer[1].split()[-1]) <= MAX_SIZE, (bomb[:80], answer)

@@ -43,7 +43,7 @@ def test_plan_from_text_kills_at_the_hit(text: str, survived: int) -> None:
         "for hit in range(9):\n    plan.reach('step.after_call')\n    print(hit, flush=True)\n"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT.parent)}
-    done = subprocess.run([sys.executable, "-c", program, text], env=env, capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", program, text], env=env, capture_output=True, text=True, timeout=60)
     assert done.returncode == -signal.SIGKILL
     assert len(done.stdout.split()) == survived
 

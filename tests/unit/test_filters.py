@@ -105,6 +105,6 @@ def test_whatever_is_written_ends_soon_and_small(text: str, user: str) -> None:
         result = None
     spent, (_, peak) = time.process_time() - began, tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert spent < 2.0, text
+    assert spent < 10.0, text
     assert peak < 64 * MAX_SIZE, text
     json.dumps(result)

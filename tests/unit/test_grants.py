@@ -133,7 +133,7 @@ async def test_the_audit_log_tells_who_changed_what(core: EventCore, reader: str
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])  # SQLite
 async def test_decisions_survive_a_restart(tmp_path: Path, anyio_backend: str) -> None:
     (tmp_path / "eventcore.toml").write_text('[plugins.grants]\nreader = ["chat_access", "memory_read"]\n')
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with EventCore(tmp_path) as core:
             plant(core, tmp_path / "plugins/reader", READER, **OPTIONAL)
             await core.plugins.enable("reader")

@@ -14,6 +14,7 @@ from eventcore.kernel.clock import SystemClock
 from eventcore.kernel.errors import Conflict, InvalidInput, PluginFailed, RunFailed
 from eventcore.kernel.settings import Settings, WorkflowSettings
 from eventcore.workflows.external.port import Engines, ExternalStart, Waiting
+from tests.unit.hand_clock import LIMIT, Ahead, pass_limit
 
 pytestmark = pytest.mark.anyio
 
@@ -54,8 +55,8 @@ def far() -> Elsewhere:
 
 @pytest.fixture
 async def core(anyio_backend: Any, far: Elsewhere) -> AsyncIterator[EventCore]:
-    with anyio.fail_after(20):
-        async with EventCore(settings=SETTINGS, secrets=Named()) as core:
+    with anyio.fail_after(60):
+        async with EventCore(settings=SETTINGS, secrets=Named(), clock=Ahead()) as core:
             tokens = make_tokens(SETTINGS.workflows, None, SystemClock())
             engines = Engines([far], SystemClock(), tokens)
             core.workflows.registry.elsewhere = engines
@@ -123,8 +124,10 @@ async def test_whoever_knows_the_key_may_answer_under_the_first_address(core: Ev
 
 
 async def test_an_answer_after_a_retry_by_hand_is_too_late(core: EventCore, far: Elsewhere) -> None:
-    define(core, {"workflow": "far", "timeout": 0.02})
+    define(core, {"workflow": "far", "timeout": LIMIT})
     run = await core.workflows.start("w")
+    await parked(core)
+    pass_limit(core)
     with pytest.raises(RunFailed, match="no answer came in time for a"):
         await run.result(5)
     with pytest.raises(Conflict, match="does not wait for an answer any more"):
@@ -135,8 +138,10 @@ async def test_an_answer_after_a_retry_by_hand_is_too_late(core: EventCore, far:
 
 async def test_a_child_that_does_not_end_in_time_is_cancelled(core: EventCore) -> None:
     core.workflows.define({"slug": "child", "steps": [{"id": "z", "sleep": "1h"}]})
-    define(core, {"workflow": "child", "timeout": 0.03})
+    define(core, {"workflow": "child", "timeout": LIMIT})
     run = await core.workflows.start("w")
+    await parked(core)
+    pass_limit(core)
     with pytest.raises(RunFailed, match="the child run did not end in time for a"):
         await run.result(5)
     await core.drain(5)

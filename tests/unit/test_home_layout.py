@@ -129,7 +129,7 @@ def test_a_file_in_place_of_the_state_folder(tmp_path: Path) -> None:
 def test_finding_a_home_needs_no_pydantic() -> None:
     code = "import sys, eventcore.home.layout, eventcore.home.control_client; sys.exit('pydantic' in sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
 
 
 def test_the_catalogue_of_a_checkout_is_the_repository() -> None:
@@ -162,6 +162,6 @@ def test_a_plugins_folder_where_python_runs_does_not_fool_it(tmp_path: Path) -> 
     code = "from eventcore.home.catalogue import catalogue_root as root; print(root())"
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True, capture_output=True, text=True, timeout=30
+        [sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True, capture_output=True, text=True, timeout=60
     )
     assert done.stdout.strip() == str(REPOSITORY)

@@ -8,7 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventcore import EventCore
@@ -67,6 +67,7 @@ def test_an_old_success_does_not_close_it() -> None:
     assert breaker.open("a")
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 100))))
 def test_it_never_asks_within_the_rest(steps: list[tuple[int, float]]) -> None:
     breaker, now, closed_until = Breaker(failures=2, rest=60), 0.0, None
@@ -189,9 +190,9 @@ async def test_reload_swaps_all_or_nothing_and_names_what_is_gone(core: EventCor
 async def test_the_engine_watches_if_told_so(tmp_path: Path, anyio_backend: str) -> None:
     path = write(tmp_path / "hooks/one.py", "def on_message(m): return {'n': 1}\n")
     (tmp_path / "eventcore.toml").touch()
-    settings = Settings.model_validate({"hooks": {"reload": True}})
-    async with EventCore(tmp_path, store="memory:", settings=settings, clock=HandClock()) as core:
-        with anyio.fail_after(10):
+    reload = Settings.model_validate({"hooks": {"reload": True}})
+    async with EventCore(tmp_path, store="memory:", settings=reload, clock=HandClock()) as core:
+        with anyio.fail_after(30):
             async with core.bus.stream("plugin_reloaded") as events:
                 touch(path, "def on_message(m): return {'n': 2}\n")
                 async for event in events:

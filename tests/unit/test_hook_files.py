@@ -173,7 +173,7 @@ async def test_durable_events_miss_nothing_and_are_dead_letters_in_the_end(tmp_p
         core.engine.hook_files.load("orders", path)
         scope = core.engine.hook_files._scope
         [module] = [found for name, found in sys.modules.items() if name.endswith(".orders") and scope in name]
-        with anyio.fail_after(10):
+        with anyio.fail_after(30):
             while len(module.seen) < 2:
                 await anyio.sleep(0.005)
         # The one that came while nobody was there, and the one whose retry was due after the restart.

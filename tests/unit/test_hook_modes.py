@@ -175,7 +175,7 @@ async def test_an_error_inside_reaches_the_wrappers_and_the_caller(core: EventCo
 
 
 async def test_wrappers_that_fail_are_left_out(core: EventCore) -> None:
-    core.hooks.declare(HookSpec("on_work", mode="wrap", timeout=0.05))
+    core.hooks.declare(HookSpec("on_work", mode="wrap"))
 
     async def early(payload: Any) -> AsyncIterator[None]:
         raise ValueError("early")
@@ -189,27 +189,32 @@ async def test_wrappers_that_fail_are_left_out(core: EventCore) -> None:
         yield
         yield
 
-    async def hangs(payload: Any) -> AsyncIterator[None]:
-        yield
-        await anyio.sleep_forever()
-
     async def spoils(payload: Any) -> AsyncIterator[None]:
         call = yield
         call.reply = "text"
 
-    for number, wrapper in enumerate((early, none, twice, hangs, spoils)):
+    for number, wrapper in enumerate((early, none, twice, spoils)):
         core.hooks.register("on_work", wrapper, owner=f"w{number}")
     core.hooks.register("on_work", answering({"ok": 1}), owner="reply")
     outcome = await core.hooks.call("on_work", {})
     assert outcome.replies == [{"ok": 1}]
     bad = {(one.handler.partition(".")[2], one.status) for one in outcome.trace if one.error}
-    assert bad == {
-        ("early", "error"),
-        ("none", "error"),
-        ("twice", "error"),
-        ("hangs", "timeout"),
-        ("spoils", "error"),
-    }
+    assert bad == {("early", "error"), ("none", "error"), ("twice", "error"), ("spoils", "error")}
+
+
+async def test_a_wrapper_that_hangs_is_left_out(core: EventCore) -> None:
+    """Alone with a reply that cannot wait: what has a limit as short as this one is to run into it."""
+    core.hooks.declare(HookSpec("on_work", mode="wrap", timeout=0.05))
+
+    async def hangs(payload: Any) -> AsyncIterator[None]:
+        yield
+        await anyio.sleep_forever()
+
+    core.hooks.register("on_work", hangs, owner="w")
+    core.hooks.register("on_work", answering({"ok": 1}), owner="reply")
+    outcome = await core.hooks.call("on_work", {})
+    assert outcome.replies == [{"ok": 1}]
+    assert [(one.handler, one.status) for one in outcome.trace if one.error] == [("w.hangs", "timeout")]
 
 
 async def test_only_wrap_hooks_have_wrappers_and_inner_work(core: EventCore) -> None:
@@ -233,14 +238,16 @@ async def test_the_operators_time_limits_go_before_the_specs(anyio_backend: Any)
     own = HookSpec("on_mine", timeout=100, budget=100)
     async with EventCore(settings=Settings.model_validate({"hooks": hooks}), hooks=[own]) as core:
         for hook in ("on_message", "on_mine"):
-            for owner in ("a", "b"):
+            for owner in ("a", "b", "c"):
                 core.hooks.register(hook, hangs, owner=owner)
-        with anyio.fail_after(5):
+        with anyio.fail_after(60):
             first = await core.hooks.call("on_message", {"text": "x"})
             second = await core.hooks.call("on_mine", {})
-    assert [one.error for one in first.trace] == ["ran over its 0.05 s"] * 2
-    assert [one.status for one in second.trace] == ["timeout", "timeout"]
+    assert [one.error for one in first.trace] == ["ran over its 0.05 s"] * 3
+    statuses = [one.status for one in second.trace]
+    assert (statuses[0], statuses[2]) == ("timeout", "skipped")  # the one between has what is left, which may be none
     assert "0.04 s" in (second.trace[0].error or "")
+    assert "0.06 s" in (second.trace[2].error or "")
 
 
 async def test_a_limit_does_not_hit_the_next_handler(core: EventCore) -> None:

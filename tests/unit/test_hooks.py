@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -246,9 +246,7 @@ async def test_a_timeout_of_the_handlers_own_is_not_ours(core: EventCore) -> Non
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    from dataclasses import replace
-
-    monkeypatch.setitem(HOOKS, "on_message", replace(HOOKS["on_message"], timeout=0.05, budget=0.12))
+    monkeypatch.setitem(HOOKS, "on_message", replace(HOOKS["on_message"], timeout=0.05))
 
 
 @pytest.mark.usefixtures("impatient")
@@ -258,24 +256,22 @@ async def test_a_handler_that_hangs_is_cut_off_and_the_others_answer(core: Event
 
     core.hooks.register("on_message", hangs, owner="a-slow")
     core.hooks.register("on_message", answering({"text": "yes"}), owner="b")
-    began = time.monotonic()
     outcome = await core.hooks.call("on_message", {"text": "hi"})
-    assert time.monotonic() - began < 1
     assert outcome.replies == [{"text": "yes"}]
     [error] = await of_type(core, "plugin_error")
     assert (error.data["plugin"], error.data["status"]) == ("a-slow", "timeout")
+    assert error.data["error"] == "ran over its 0.05 s"
 
 
-@pytest.mark.usefixtures("impatient")
-async def test_the_budget_bounds_the_whole_call(core: EventCore) -> None:
+async def test_the_budget_bounds_the_whole_call(core: EventCore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(HOOKS, "on_message", replace(HOOKS["on_message"], timeout=0.05, budget=0.12))
+
     async def hangs(payload: Any) -> None:
         await anyio.sleep_forever()
 
     for owner in ("a", "b", "c", "d", "e"):
         core.hooks.register("on_message", hangs, owner=owner)
-    began = time.monotonic()
     outcome = await core.hooks.call("on_message", {"text": "hi"})
-    assert time.monotonic() - began < 1
     statuses = [one.status for one in outcome.trace]
     assert (statuses[0], statuses[3:]) == ("timeout", ["skipped"] * 2)  # on a busy machine the third may be late too
     assert len(await of_type(core, "plugin_error")) == 5  # skips are never silent

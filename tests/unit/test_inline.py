@@ -29,7 +29,7 @@ WHERE = """
 @asynccontextmanager
 async def engine(*trusted: str) -> AsyncIterator[EventCore]:
     settings = Settings.model_validate({"plugins": {"trusted": list(trusted)}})
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with EventCore(settings=settings) as core:
             yield core
 
@@ -134,7 +134,7 @@ async def test_classes_events_and_cleanup(tmp_path: Path) -> None:
     log = tmp_path / "log"
     settings = {"plugins": {"trusted": ["keeper"], "settings": {"keeper": {"log": str(log)}}}}
     before = set(sys.modules)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with EventCore(settings=Settings.model_validate(settings)) as core:
             folder = tmp_path / "keeper"
             import json

@@ -51,7 +51,7 @@ async def play(store: Counting, *steps: dict[str, Any], **more: Any) -> tuple[An
         core.plugins.intent("work", work)
         core.workflows.define({"slug": "w", "steps": list(steps), **more})
         run = await core.workflows.start("w")
-        output = await run.result(15)
+        output = await run.result(60)
         events = [event async for event in core.history.query(type="step_completed", run=run.id)]
         assert len({event.subject for event in events}) == len(events), "each is completed once"
     return output, calls
@@ -85,5 +85,5 @@ async def test_a_failure_among_them_is_told_as_before(anyio_backend: Any) -> Non
 
         core.plugins.intent("work", work)
         core.workflows.define({"slug": "w", "steps": [step], "outputs": "{{ steps.each.output }}"})
-        output = await (await core.workflows.start("w")).result(15)
+        output = await (await core.workflows.start("w")).result(60)
         assert output == [n if n % 10 else None for n in range(200)]

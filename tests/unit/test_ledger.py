@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
@@ -18,6 +18,7 @@ KEYS = st.sampled_from([None, "a", "b"])
 LIMIT = 6
 
 
+@settings(deadline=None)
 @given(st.integers(1, 6), st.integers(0, 5), st.lists(st.floats(0, 100), min_size=1, max_size=4), st.floats(0, 50))
 def test_decisions(most: int, failed: int, backoff: list[float], delay: float) -> None:
     def after(verdict: Ack | Failed | Ended) -> object:
@@ -202,4 +203,6 @@ def test_what_is_redriven_before_it_was_read_again_does_not_hide_what_is_before_
 
 
 TestBooks = Books.TestCase
-TestBooks.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
+TestBooks.settings = settings(
+    max_examples=150, stateful_step_count=60, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)

@@ -70,7 +70,7 @@ def test_a_clean_end_frees_it(path: Path) -> None:
     with another_engine(path) as process:
         assert process.stdin is not None
         process.stdin.close()
-        assert process.wait(10) == 0
+        assert process.wait(60) == 0
         assert read_owner(path) is None
         with lock_at(path) as lock:
             assert lock.held
@@ -79,7 +79,7 @@ def test_a_clean_end_frees_it(path: Path) -> None:
 def test_kill_9_frees_it_and_what_it_left_is_overwritten(path: Path) -> None:
     with another_engine(path) as process:
         process.send_signal(signal.SIGKILL)
-        process.wait(10)
+        process.wait(60)
         left = read_owner(path)
         assert left is not None
         assert left.pid == process.pid
@@ -147,7 +147,7 @@ except HomeInUse:
 sys.exit("the child released it")
 """
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"pid": "x"}', "\x00" * 10])

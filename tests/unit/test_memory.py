@@ -75,7 +75,7 @@ def service() -> Iterator[Service]:
 @asynccontextmanager
 async def engine(**memory: Any) -> AsyncIterator[EventCore]:
     settings = Settings.model_validate({"memory": memory})
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with EventCore(settings=settings) as core:
             core.plugins.intent("schedule_task", lambda params: {"task": params["what"]})
             core.plugins.intent("fails", lambda params: {"success": False})
@@ -190,7 +190,7 @@ async def test_the_key_is_a_secret(service: Service) -> None:
     settings = Settings.model_validate(
         {"memory": {"embeddings": service.url, "model": "stub-model", "api_key": "EMBED"}}
     )
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         with pytest.raises(InvalidInput, match=r"memory\.api_key names the secret 'EMBED', which is not set"):
             async with EventCore(settings=settings, secrets=EnvSecrets(environ={})):
                 pass

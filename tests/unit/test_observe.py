@@ -154,14 +154,14 @@ def test_any_thread_may_record(metrics: PrometheusMetrics) -> None:
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(20)
+        thread.join(60)
     assert set(samples(metrics, "eventcore_emits_total").values()) == {160.0}
 
 
 def test_prometheus_is_loaded_only_by_who_keeps_metrics() -> None:
     code = "import sys, eventcore.observe.metrics as m; m.NullMetrics(); sys.exit('prometheus_client' in sys.modules)"
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)
 
 
 @pytest.fixture
@@ -268,4 +268,4 @@ def test_importing_configures_nothing() -> None:
         "assert not logger.handlers and logger.level == 0 and logger.propagate and not logging.getLogger().handlers"
     )
     environ = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=30)
+    subprocess.run([sys.executable, "-c", code], env=environ, check=True, timeout=60)

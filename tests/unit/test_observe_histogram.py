@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 import prometheus_client
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from eventcore.observe.metrics import Metric, PrometheusMetrics
@@ -27,6 +27,7 @@ def theirs(values: list[tuple[str, float]]) -> str:
     return "\n".join(sorted(line for line in text.splitlines() if "_created" not in line))
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(NAMES, st.sampled_from([0.0, 0.5, 0.50001, 1.0, 2.0, 30.0, 31.0, 1e9]))))
 def test_the_text_is_that_of_the_library(values: list[tuple[str, float]]) -> None:
     metrics = ours()

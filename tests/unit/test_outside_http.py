@@ -59,7 +59,7 @@ class _Site(BaseHTTPRequestHandler):
             case "/packed":
                 self._send(gzip.compress(b"unpacked"), **{"Content-Encoding": "gzip"})
             case "/slow":
-                self.server.stop.wait(20)  # type: ignore[attr-defined]
+                self.server.stop.wait(60)  # type: ignore[attr-defined]
             case "/cookie":
                 self._send(b"", **{"Set-Cookie": "a=b"})
             case _:
@@ -94,7 +94,7 @@ def site() -> Iterator[ThreadingHTTPServer]:
 
 async def ask(core: EventCore, *requests: Any) -> list[Any]:
     asked = [[one[0], one[1], one[2] if len(one) > 2 else {}] for one in requests]
-    found: list[Any] = await core.plugins.run("asker", {"requests": asked}, timeout=30)
+    found: list[Any] = await core.plugins.run("asker", {"requests": asked}, timeout=60)
     return found
 
 
@@ -204,7 +204,7 @@ async def test_a_secret_goes_over_https_only_and_has_to_be_there(tmp_path: Path,
 
 async def test_size_and_time_are_bounded(tmp_path: Path, site: ThreadingHTTPServer) -> None:
     url = base(site)
-    http = {"max_response": 10_000, "timeout": 5}
+    http = {"max_response": 10_000, "timeout": 20}
     async with opened(tmp_path, {"local": [url.removeprefix("http://")]}, http=http) as core:
         fits, big, bomb, slow = await ask(
             core,

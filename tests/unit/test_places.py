@@ -42,7 +42,7 @@ def store(backend: str, tmp_path: Path) -> Store:
 
 @asynccontextmanager
 async def engine(store: Store) -> AsyncIterator[EventCore]:
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         async with EventCore(store=store) as core:
             yield core
 

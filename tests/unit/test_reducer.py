@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from eventcore.workflows.plan import Plan
@@ -24,6 +24,9 @@ from eventcore.workflows.reducer import (
     reduce,
 )
 from eventcore.workflows.registry import Registry
+
+#: A busy machine takes long to make examples, which says nothing of them.
+ANY_PACE: dict[str, Any] = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 
 
 def plan_of(steps: list[dict[str, Any]], **more: Any) -> Plan:
@@ -134,7 +137,7 @@ def worlds(draw: st.DrawFn, *, blocking: bool) -> World:
 
 
 @given(worlds(blocking=True), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, **ANY_PACE)
 def test_every_run_ends_and_calls_are_neither_lost_nor_doubled(world: World, data: st.DataObject) -> None:
     crashes = data.draw(st.integers(0, 5))
     world.tick(Begun(0.0))
@@ -157,7 +160,7 @@ def test_every_run_ends_and_calls_are_neither_lost_nor_doubled(world: World, dat
 
 
 @given(worlds(blocking=False), st.data())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, **ANY_PACE)
 def test_any_order_of_parallel_branches_ends_the_same(world: World, data: st.DataObject) -> None:
     def run(choose: Any) -> Any:
         one = World(world.plan, world.fails)
@@ -172,7 +175,7 @@ def test_any_order_of_parallel_branches_ends_the_same(world: World, data: st.Dat
 
 
 @given(worlds(blocking=True), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, **ANY_PACE)
 def test_a_prefix_of_the_journal_is_the_state_it_was_written_in(world: World, data: st.DataObject) -> None:
     states = [(0, fresh())]
     world.tick(Begun(0.0))
@@ -187,7 +190,7 @@ def test_a_prefix_of_the_journal_is_the_state_it_was_written_in(world: World, da
 
 
 @given(worlds(blocking=True), st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, **ANY_PACE)
 def test_the_reducer_is_pure(world: World, data: st.DataObject) -> None:
     world.tick(Begun(0.0))
     while not world.ends:

@@ -31,7 +31,7 @@ def test_ten_days_take_no_time() -> None:
     began = time.perf_counter()
     other, mine = At(DAY, "invoice_paid", {"who": "bob"}), At(10 * DAY, "invoice_paid", {"who": "ada"})
     run = rehearsal.run({"who": "ada"}, events=[mine, other])
-    assert time.perf_counter() - began < 0.5
+    assert time.perf_counter() - began < 60  # its shortest wait is an hour
     assert (run.status, run.seconds, run.output) == ("completed", 10 * DAY, {"id": "event-2"})
     assert [params["n"] for _, _, params in run.calls] == [1, 2]
 

@@ -71,9 +71,9 @@ def test_a_line_that_comes_often_catches_up_with_the_newest(missed: Any, count: 
     """However long nobody looked: neither the count of what was missed nor the time to find it grows with that."""
     trigger = Trigger(cron="* * * * *", missed=missed, window=3650 * DAY)
     now = at("2026-01-03T12:00:00+00:00")
-    began = time.perf_counter()
+    began = time.thread_time()
     found = list(occurrences(trigger, now - away, now + 30))
-    assert time.perf_counter() - began < 5
+    assert time.thread_time() - began < 5
     if missed == "none":
         assert found == [now], "the newest is on time"
         found = list(occurrences(Trigger(cron="0 * * * *", missed="none"), now - away, now + 90))
@@ -96,7 +96,7 @@ def test_the_window_bounds_what_is_caught_up_with() -> None:
 
 
 async def _runs(core: EventCore, count: int) -> list[Any]:
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while len(found := await core.workflows.runs()) < count:
             await anyio.sleep(0.01)
     return found
@@ -110,7 +110,7 @@ async def test_two_missed_days_start_one_run_and_a_restart_none() -> None:
         core.workflows.define(flow)
         scheduler = core.engine.workflows.schedules
         assert scheduler is not None
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while not await scheduler.listed():
                 await anyio.sleep(0.01)
         assert await core.workflows.runs() == []
@@ -133,7 +133,7 @@ async def test_schedules_are_paused_run_and_dropped_with_their_trigger(core: Eve
     core.workflows.define(flow)
     scheduler = core.engine.workflows.schedules
     assert scheduler is not None
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not await scheduler.listed():
             await anyio.sleep(0.01)
     await scheduler.pause("daily/am")
@@ -145,7 +145,7 @@ async def test_schedules_are_paused_run_and_dropped_with_their_trigger(core: Eve
     [row] = await scheduler.listed()
     assert row["next"] is not None
     core.workflows.define({**flow, "triggers": []})
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while await scheduler.listed():
             await anyio.sleep(0.01)
     with pytest.raises(NotFound):
@@ -153,12 +153,19 @@ async def test_schedules_are_paused_run_and_dropped_with_their_trigger(core: Eve
 
 
 @pytest.mark.anyio
-async def test_a_one_off_time_starts_one_run(core: EventCore) -> None:
-    soon = datetime.fromtimestamp(core.engine.clock.now() + 0.2, UTC).isoformat()
-    core.workflows.define({"slug": "once", "triggers": [{"at": soon}], "steps": [{"id": "a", "sleep": 0}]})
-    await _runs(core, 1)
-    await core.drain(5)
-    assert len(await core.workflows.runs()) == 1
+async def test_a_one_off_time_starts_one_run() -> None:
+    clock = Shifted()
+    async with EventCore(clock=clock) as core:
+        soon = datetime.fromtimestamp(clock.now() + 3600, UTC).isoformat()
+        core.workflows.define({"slug": "once", "triggers": [{"at": soon}], "steps": [{"id": "a", "sleep": 0}]})
+        scheduler = core.engine.workflows.schedules
+        assert scheduler is not None
+        assert await scheduler.listed()
+        clock.ahead = 3601
+        scheduler.changed()
+        await _runs(core, 1)
+        await core.drain(5)
+        assert len(await core.workflows.runs()) == 1
 
 
 # -- overlap ----------------------------------------------------------------------------------------------------------
@@ -178,7 +185,7 @@ async def _overlapping(core: EventCore, clock: Shifted, overlap: str) -> dict[st
         [row] = await core.engine.store.schedules(1e18, 10)
         clock.ahead += Planned.of(row).next - clock.now() + 1
         scheduler.changed()  # a clock that was set forward is seen within half a minute; a test does not wait for it
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             while Planned.of((await core.engine.store.schedules(1e18, 10))[0]).next <= clock.now():
                 await anyio.sleep(0.005)
         await core.drain(5)
@@ -215,7 +222,7 @@ async def test_what_happens_when_the_run_before_is_not_over(overlap: str, status
             assert scheduler is not None
             clock.ahead += 1
             scheduler.changed()
-            with anyio.fail_after(5):
+            with anyio.fail_after(20):
                 while not [one for one in await core.workflows.runs(statuses=("waiting",)) if one.id != live.id]:
                     await anyio.sleep(0.005)
             await core.drain(5)

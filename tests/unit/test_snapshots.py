@@ -48,7 +48,7 @@ def anyio_backend() -> str:
 async def often(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[None]:
     """A snapshot every ten entries."""
     monkeypatch.setattr(Saver, "every", 10)
-    with anyio.fail_after(20):
+    with anyio.fail_after(60):
         yield
 
 
@@ -105,7 +105,7 @@ async def test_a_run_goes_on_from_its_snapshot(make_store: Callable[[], Store], 
             await waiting(core, f"wait{number}")
             await core.workflows.signal(run.id, "go")
         again = await core.workflows.run(run.id)
-        assert await again.result(5) == sum(range(30))
+        assert await again.result(15) == sum(range(30))
         assert await core.engine.store.journal_tail(run.id) == (None, await core.engine.store.journal(run.id))
         [end] = [event async for event in core.history.query(type="finished")]
         begins = [event async for event in core.history.query(type="step_started", run=run.id)]
@@ -137,7 +137,7 @@ async def test_short_runs_never_pay(make_store: Callable[[], Store], monkeypatch
         for number in range(4):
             await waiting(core, f"wait{number}")
             await core.workflows.signal(run.id, "go")
-        assert await run.result(5) == sum(range(100))
+        assert await run.result(15) == sum(range(100))
 
 
 def spoil(kept: Snapshot, how: str) -> Snapshot:

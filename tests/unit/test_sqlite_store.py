@@ -192,7 +192,7 @@ async def test_locked_by_another_process(tmp_path: Path) -> None:
         assert await anyio.to_thread.run_sync(holder.stdout.readline) == "held\n"
         assert "locked by another process" in (await refusal(path, busy_timeout=0.05)).message
     finally:
-        holder.communicate(timeout=10)
+        holder.communicate(timeout=60)
     async with opened(path) as store:
         assert await store.commit(Batch(log=[event(1)])) == 1
 
@@ -245,7 +245,7 @@ async def test_read_only_file(open_folder: Path) -> None:
         await store.commit(Batch(log=[event(1)]))
     path.chmod(0o444)
     open_folder.chmod(0o555)
-    out, err = script(OPEN_AND_REPORT, path).communicate(timeout=30)
+    out, err = script(OPEN_AND_REPORT, path).communicate(timeout=60)
     open_folder.chmod(0o755)
     assert err == ""
     assert "is read-only" in out
@@ -508,7 +508,7 @@ async def test_kill_at_the_fault_points(tmp_path: Path, point: str, extra: int) 
     """Before COMMIT returns nothing of the group is there; after it all of it is, though nobody was told."""
     path = tmp_path / "a.db"
     process = script(COMMIT_FOR_EVER, path, point, 20)
-    out, _ = process.communicate(timeout=30)
+    out, _ = process.communicate(timeout=60)
     assert process.returncode == -9
     lines = out.splitlines()
     assert await acknowledged_are_there(path, lines) == len(lines) + extra

@@ -13,6 +13,7 @@ from eventcore.kernel.records import Timer
 from eventcore.storage.memory import MemoryStore
 from eventcore.workflows.driven import Arrival
 from eventcore.workflows.ticks import Asked
+from tests.unit.hand_clock import LIMIT, Ahead, pass_limit
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +23,7 @@ def define(core: EventCore, *steps: dict[str, Any], slug: str = "w", **more: Any
 
 
 async def until(condition: Any) -> Any:
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not (found := await condition()):
             await anyio.sleep(0.005)
     return found
@@ -77,11 +78,12 @@ async def test_a_paused_run_of_an_engine_that_was_killed_can_be_resumed_at_once(
 async def test_the_deadline_of_a_paused_run_of_an_engine_that_was_killed_is_kept() -> None:
     store = MemoryStore()
     async with EventCore(store=Killed(store)) as core:
-        define(core, {"id": "a", "wait_for": {"event": "never", "timeout": 0.05}})
+        define(core, {"id": "a", "wait_for": {"event": "never", "timeout": LIMIT}})
         run = await core.workflows.start("w")
         await core.workflows.pause(run.id)
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, clock=Ahead()) as core:
         await core.engine.runner.recover(alone=True)
+        pass_limit(core)
         await until(lambda: _failed(core, run.id))
 
 
@@ -138,13 +140,14 @@ async def test_an_event_that_no_commit_told_of_is_found_by_the_next_engine(monke
 async def test_who_only_waits_is_taken_over_without_a_commit() -> None:
     store = MemoryStore()
     async with EventCore(store=store) as core:
-        define(core, {"id": "a", "sleep": 0.5}, {"id": "b", "emit": "done"})
+        define(core, {"id": "a", "sleep": LIMIT}, {"id": "b", "emit": "done"})
         runs = [await core.workflows.start("w") for _ in range(20)]
         await core.drain(5)
-    async with EventCore(store=store) as core:
+    async with EventCore(store=store, clock=Ahead()) as core:
         rows = [await (await core.workflows.run(run.id)).row() for run in runs]
         assert {(row.status, row.version, row.owner) for row in rows} == {("waiting", 1, core.engine.runner._owner)}
         assert core.engine.runner.idle
+        pass_limit(core)
         for run in runs:
             assert await (await core.workflows.run(run.id)).over(5)
 
@@ -163,7 +166,7 @@ async def test_who_asks_something_of_a_run_that_ends_meanwhile_is_told_at_once(c
     driven, first, second = core.engine.runner._driven[run.id], anyio.Event(), anyio.Event()
     driven.put(Arrival(Asked("terminate", "me", 0.0), done=first))
     driven.put(Arrival(Asked("pause", "me", 0.0), done=second))  # nobody looks at it any more
-    with anyio.fail_after(3):
+    with anyio.fail_after(15):
         await first.wait()
         await second.wait()
     assert await run.status() == "terminated"
@@ -189,5 +192,5 @@ async def test_a_second_cancel_leaves_undoing_alone(core: EventCore) -> None:
     core.engine.runner._driven[run.id].put(Arrival(Asked("cancel", "me", 0.0)))
     await anyio.sleep(0.01)  # time enough for a call that was cut off to end
     release.set()
-    assert await run.over(3)
+    assert await run.over(15)
     assert (await run.status(), undone) == ("cancelled", [1])

@@ -34,7 +34,7 @@ async def test_a_clock_set_forward_is_seen_at_the_next_look() -> None:
         group.start_soon(TimerKeeper(store, clock, fire, look_every=0.02).keep)
         await looked.wait()
         now[0] = 7300.0
-        with anyio.fail_after(2):
+        with anyio.fail_after(30):
             await fired.wait()
         group.cancel_scope.cancel()
 

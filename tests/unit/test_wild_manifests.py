@@ -25,7 +25,7 @@ from eventcore.plugins.manifest.vocabulary import VOCABULARY
 from eventcore.plugins.registry import PluginRegistry
 
 FILES: dict[Format, str] = {dialect: name for name, dialect in MANIFEST_NAMES.items()}
-#: Seconds that the worst of them may take, on a busy machine.
+#: Seconds of the processor that the worst of them may take.
 LONGEST = 5.0
 
 GOOD = {"name": "good", "version": "1.0.0", "module": "handler"}
@@ -216,13 +216,13 @@ def sound(problems: list[Problem], file: str) -> list[str]:
 def read(text: str | bytes, format: Format) -> PluginManifest | list[str]:
     """The manifest, or its errors. Whatever else happens is a failure of the test."""
     file = f"/plugins/some/{FILES[format]}"
-    began = time.perf_counter()
+    began = time.thread_time()
     try:
         found = parse_manifest(text, file, format, "/plugins/some")
     except InvalidManifest as error:
         return sound(error.problems, file)
     finally:
-        assert time.perf_counter() - began < LONGEST
+        assert time.thread_time() - began < LONGEST
     json.dumps(found.model_dump(mode="json"))
     return found
 
@@ -305,7 +305,11 @@ VALUES = st.recursive(
     SCALARS, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(WORDS, inner, max_size=4), max_leaves=12
 )
 MANIFESTS = st.dictionaries(st.sampled_from(KEYS) | WORDS, VALUES, max_size=8)
-quick = settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+quick = settings(
+    max_examples=80,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 
 
 @quick
@@ -371,7 +375,7 @@ def test_entry_files_are_looked_through_without_harm(code: str, tmp_path: Path) 
     (tmp_path / "plugin_manifest.json").write_text(json.dumps(GOOD))
     (tmp_path / "handler.py").write_text(code)
     manifest = parse_manifest(json.dumps(GOOD), f"{tmp_path}/plugin_manifest.json", "json", str(tmp_path))
-    began = time.perf_counter()
+    began = time.thread_time()
     problems = scan_entry(manifest)
-    assert time.perf_counter() - began < LONGEST
+    assert time.thread_time() - began < LONGEST
     assert all(len(str(problem)) < 2000 for problem in problems)

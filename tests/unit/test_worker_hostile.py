@@ -16,7 +16,7 @@ import pytest
 
 from eventcore.kernel.errors import Interrupted, PluginFailed, PluginTimeout, SandboxUnavailable
 from eventcore.plugins.sandbox.channel import HIGH_WATER
-from eventcore.plugins.sandbox.launch import Launcher
+from eventcore.plugins.sandbox.launch import Launcher, Process
 from eventcore.plugins.sandbox.process import ProcessWorker
 from eventcore.plugins.sandbox.spec import WorkerLimits, WorkerSpec
 
@@ -34,18 +34,32 @@ def anyio_backend(request: pytest.FixtureRequest) -> str:
 async def load(tmp_path: Path, launcher: Launcher) -> AsyncIterator[Load]:
     async with anyio.create_task_group() as tasks, AsyncExitStack() as stack:
 
-        async def make(code: str, **spec: Any) -> ProcessWorker:
+        async def make(code: str, *, late: float = 0.0, **spec: Any) -> ProcessWorker:
             (tmp_path / "handler.py").write_text(textwrap.dedent(code))
-            worker = await ProcessWorker.start(WorkerSpec("bad", tmp_path, **spec), tasks, launcher=launcher)
+
+            async def launch(spec: WorkerSpec) -> Process:
+                process = await launcher(spec)
+                if late:
+                    wait = process.wait
+
+                    async def waits() -> int:
+                        code = await wait()
+                        await anyio.sleep(late)
+                        return code
+
+                    process.wait = waits  # type: ignore[method-assign]
+                return process
+
+            worker = await ProcessWorker.start(WorkerSpec("bad", tmp_path, **spec), tasks, launcher=launch)
             stack.push_async_callback(worker.close, 0.5)
             await worker.load()
             return worker
 
-        with anyio.fail_after(20):
+        with anyio.fail_after(80):
             yield make
 
 
-async def run(worker: ProcessWorker, params: Any = None, timeout: float = 5, **options: Any) -> Any:
+async def run(worker: ProcessWorker, params: Any = None, timeout: float = 40, **options: Any) -> Any:
     return (await worker.call("run", {"params": params}, timeout=timeout, **options))["result"]
 
 
@@ -66,15 +80,20 @@ async def outcomes(*calls: Callable[[], Awaitable[Any]]) -> list[Any]:
     return results
 
 
-def dead(worker: ProcessWorker) -> bool:
+def dead(pid: int) -> bool:
     try:
-        return Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
 
 
-def gone(worker: ProcessWorker) -> bool:
-    return not Path(f"/proc/{worker.pid}").exists()
+async def gone(worker: ProcessWorker) -> bool:
+    """Whether it is reaped; the sandbox's zygote does so a moment after its end."""
+    with anyio.move_on_after(20):
+        while Path(f"/proc/{worker.pid}").exists():
+            await anyio.sleep(0.01)
+        return True
+    return False
 
 
 @pytest.mark.parametrize(
@@ -92,10 +111,10 @@ async def test_a_handler_that_runs_over_is_killed(load: Load, body: str) -> None
     with pytest.raises(PluginTimeout, match=r"bad did not answer run within 0\.2 s") as caught:
         await run(worker, timeout=0.2)
     assert caught.value.kind == "PluginTimeout"
-    assert anyio.current_time() - began < 0.2 + 1.0
+    assert anyio.current_time() - began < 20  # of the 60 that it would have gone on
     assert not worker.alive
     await worker.ended()
-    assert gone(worker)
+    assert await gone(worker)
     with pytest.raises(Interrupted) as late:
         await run(worker)
     assert late.value.details["started"] is False
@@ -117,11 +136,15 @@ async def test_children_of_the_group_die_too(load: Load, end: str) -> None:
 
     async def host(method: str, params: dict[str, Any]) -> None:
         pids.append(params["pid"])
+        if "sleep" in end:  # the child is there: now the call may run over
+            [call] = worker._calls.values()
+            call.timeout = 0.3
+            worker._watchdog.watch(call)
 
     with pytest.raises(PluginTimeout if "sleep" in end else Interrupted):
-        await run(worker, timeout=1.0, host=host)
-    with anyio.fail_after(3):
-        while Path(f"/proc/{pids[0]}").exists() and " Z " not in Path(f"/proc/{pids[0]}/stat").read_text():
+        await run(worker, host=host)
+    with anyio.fail_after(20):
+        while not dead(pids[0]):
             await anyio.sleep(0.01)
 
 
@@ -135,11 +158,12 @@ async def test_neighbours_of_a_killed_call_are_interrupted(load: Load) -> None:
             time.sleep(60)
         """
     )
-    late, beside, first, queued = await outcomes(
-        lambda: run(worker, timeout=0.5),
-        lambda: run(worker, timeout=30),
-        lambda: worker.call("event", {"function": "on_plain", "event": {}}, timeout=30),
-        lambda: worker.call("event", {"function": "on_plain", "event": {}}, timeout=30),
+    # The one that runs over comes last, when the worker has the others.
+    beside, first, queued, late = await outcomes(
+        lambda: run(worker, timeout=50),
+        lambda: worker.call("event", {"function": "on_plain", "event": {}}, timeout=50),
+        lambda: worker.call("event", {"function": "on_plain", "event": {}}, timeout=50),
+        lambda: run(worker, timeout=0.3),
     )
     assert type(late) is PluginTimeout
     for error in (beside, first):
@@ -153,11 +177,12 @@ async def test_neighbours_of_a_killed_call_are_interrupted(load: Load) -> None:
 
 async def test_an_abandoned_call_is_still_killed_at_its_limit(load: Load) -> None:
     worker = await load("def run(params):\n    while True: pass")
+    began = anyio.current_time()
     with anyio.move_on_after(0.05) as scope:
         await run(worker, timeout=0.3)
     assert scope.cancelled_caught
-    assert worker.alive
-    with anyio.fail_after(3):
+    assert worker.alive or anyio.current_time() - began >= 0.3
+    with anyio.fail_after(20):
         await worker.ended()
 
 
@@ -190,6 +215,18 @@ async def test_a_crash_interrupts_what_is_in_flight(load: Load, body: str, words
         assert "handler.py" in str(results[0].trace)  # faulthandler's report on the raw stderr
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)  # it waits, and the loop plays no part in it
+async def test_a_crash_that_is_told_of_late_is_no_breach_of_the_rules(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its end closes its channel at once; on a busy machine the news of it may come long after that."""
+    monkeypatch.setattr("eventcore.plugins.sandbox.process._EOF_GRACE", 0.8)
+    worker = await load("import os\ndef run(params):\n    os._exit(7)", late=1.2)
+    with pytest.raises(Interrupted, match="exited with code 7"):
+        await run(worker)
+    assert not worker.violated
+
+
 async def test_an_answer_sent_just_before_the_crash_counts(load: Load) -> None:
     worker = await load(
         """
@@ -209,8 +246,8 @@ async def test_an_answer_sent_just_before_the_crash_counts(load: Load) -> None:
         while not worker._calls:
             await anyio.lowlevel.checkpoint()
         # Stand still until the worker is dead, so that its end and several reads' worth of answer come at once.
-        for _ in range(500):
-            if dead(worker):
+        for _ in range(2000):
+            if dead(worker.pid):
                 break
             time.sleep(0.01)
     assert len(answers[0]) == 150_000
@@ -282,7 +319,7 @@ async def test_breaking_the_rules_of_the_channel_kills_the_worker(load: Load, at
     assert "bad broke the rules of its channel" in caught.value.message
     assert not worker.alive
     await worker.ended()
-    assert gone(worker)
+    assert await gone(worker)
 
 
 async def test_the_attack_code_itself_is_harmless(load: Load) -> None:
@@ -302,37 +339,39 @@ async def test_a_flood_that_does_not_read_costs_the_host_little(load: Load) -> N
         ),
         limits=WorkerLimits(requests_per_second=200),
     )
-    longest = 0.0
+    longest = 0.0  # seconds of the processor between two turns of the loop; what the machine does besides is not ours
 
     async def host(method: str, params: dict[str, Any]) -> str:
         return "x" * 100_000
 
     async def watch() -> None:
         nonlocal longest
-        last = anyio.current_time()
         while True:
+            last = time.thread_time()
             await anyio.sleep(0.005)
-            longest, last = max(longest, anyio.current_time() - last), anyio.current_time()
+            longest = max(longest, time.thread_time() - last)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(watch)
         with pytest.raises(PluginFailed):
-            await run(worker, timeout=3, host=host)
+            await run(worker, timeout=15, host=host)
         tasks.cancel_scope.cancel()
     assert longest < 0.5
 
 
-async def test_answers_that_nobody_reads_do_not_pile_up(load: Load) -> None:
+async def test_answers_that_nobody_reads_do_not_pile_up(load: Load, tmp_path: Path) -> None:
     worker = await load(
         ATTACK
         + textwrap.dedent(
             """
-            import time
+            import pathlib
             def run(params):
+                heard = pathlib.Path(__file__).with_name("heard")
                 for n in range(1, 10**9):
                     write(frame(ask(n)))
-                    if n % 30 == 0:
-                        time.sleep(0.05)  # so that there are never too many in flight
+                    if n % 10 == 0:  # no faster than the host hears them, so that there are never too many in flight
+                        while heard.stat().st_size < n:
+                            time.sleep(0.001)
             """
         )
     )
@@ -341,10 +380,14 @@ async def test_answers_that_nobody_reads_do_not_pile_up(load: Load) -> None:
     async def host(method: str, params: dict[str, Any]) -> str:
         nonlocal most
         most = max(most, worker._channel._backlog_bytes)
+        heard.write(b".")
         return "x" * 100_000
 
-    with pytest.raises(PluginFailed, match="more than 64 requests in flight"):
-        await run(worker, timeout=5, host=host)
+    with (
+        (tmp_path / "heard").open("ab", buffering=0) as heard,
+        pytest.raises(PluginFailed, match="more than 64 requests in flight"),
+    ):
+        await run(worker, timeout=20, host=host)
     assert 1 << 20 < most < HIGH_WATER + 70 * 100_000
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from pydantic import BaseModel
 
@@ -13,6 +14,7 @@ from eventcore import EventCore
 from eventcore.kernel.errors import Conflict, NotFound, RunFailed
 from eventcore.kernel.event import Event
 from eventcore.storage.memory import MemoryStore
+from tests.unit.hand_clock import LIMIT, Ahead, pass_limit
 
 pytestmark = pytest.mark.anyio
 
@@ -22,7 +24,7 @@ async def of_type(core: EventCore, pattern: str, **more: Any) -> list[Event]:
 
 
 async def until(condition: Callable[[], Any]) -> Any:
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while not (found := await condition()):
             await anyio.sleep(0.005)
     return found
@@ -119,22 +121,26 @@ async def test_an_empty_foreach_and_one_that_is_no_list(core: EventCore) -> None
         await (await core.workflows.start("w", {"items": 3})).result(5)
 
 
-async def test_a_group_that_runs_over_fails_and_cuts_its_calls_off(core: EventCore) -> None:
-    cut = anyio.Event()
+async def test_a_group_that_runs_over_fails_and_cuts_its_calls_off(anyio_backend: Any) -> None:
+    began, cut = anyio.Event(), anyio.Event()
 
     async def hang(params: Any) -> None:
         try:
+            began.set()
             await anyio.sleep_forever()
         finally:
             cut.set()
 
-    core.plugins.intent("hang", hang)
-    define(core, {"id": "g", "total_timeout": 0.05, "steps": [{"id": "a", "plugin": "hang"}]})
-    run = await core.workflows.start("w")
-    with pytest.raises(RunFailed, match="ran over its"):
-        await run.result(5)
-    with anyio.fail_after(2):
-        await cut.wait()
+    with anyio.fail_after(60):
+        async with EventCore(clock=Ahead()) as core:
+            core.plugins.intent("hang", hang)
+            define(core, {"id": "g", "total_timeout": LIMIT, "steps": [{"id": "a", "plugin": "hang"}]})
+            run = await core.workflows.start("w")
+            await began.wait()
+            pass_limit(core)
+            with pytest.raises(RunFailed, match="ran over its"):
+                await run.result(5)
+            await cut.wait()
 
 
 # -- waits ------------------------------------------------------------------------------------------------------------
@@ -200,8 +206,9 @@ async def test_signals_and_timeouts(core: EventCore) -> None:
 async def test_approvals(core: EventCore) -> None:
     define(core, {"id": "ok", "approve": "Ship {{ 'it' }}?", "with": {"what": "x"}}, outputs="{{ steps.ok.output.by }}")
     yes, no = await core.workflows.start("w"), await core.workflows.start("w")
-    await until(lambda: status_is(no, "waiting"))
-    pending = await until(core.workflows.verbs.approvals)
+    for run in (yes, no):
+        await until(lambda run=run: status_is(run, "waiting"))
+    pending = await core.workflows.verbs.approvals()
     assert {one["run"] for one in pending} == {yes.id, no.id}
     await core.workflows.verbs.decide(yes.id, None, approved=True)
     await core.workflows.verbs.decide(no.id, "ok", approved=False, note="too soon")
@@ -308,7 +315,7 @@ async def test_a_call_under_way_is_cut_off_by_cancel(core: EventCore) -> None:
         await began.wait()
         row = await core.workflows.verbs.ask(verb, run.id)
         assert row.status == status
-    assert core.engine.runner.idle or await core.drain(2)
+    assert core.engine.runner.idle or await core.drain(15)
 
 
 async def test_undo_that_fails_is_recorded_and_the_rest_is_undone(core: EventCore) -> None:
@@ -343,12 +350,14 @@ async def test_pause_lets_steps_finish_and_resume_goes_on(core: EventCore) -> No
     core.plugins.intent("hold", hold)
     define(core, {"id": "a", "plugin": "hold"}, {"id": "s", "sleep": 0}, {"id": "b", "plugin": "log"})
     run = await core.workflows.start("w")
+    driven = core.engine.runner._driven[run.id]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(core.workflows.pause, run.id)
-        await anyio.sleep(0.02)
+        while not (driven.inbox or driven.active.state.paused):  # it was asked for before the step ends
+            await anyio.lowlevel.checkpoint()
         gate.set()
     assert await run.status() == "paused"
-    await core.drain(2)
+    await core.drain(15)
     assert not log.calls
     await core.workflows.resume(run.id)
     await run.result(5)

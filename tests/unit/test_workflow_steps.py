@@ -81,7 +81,7 @@ def somebody(name: str, *roles: str) -> CallContext:
 async def asking(core: EventCore, *steps: dict[str, Any], count: int = 1) -> Any:
     define(core, *steps, outputs="{{ steps.ok.output }}")
     run = await core.workflows.start("w")
-    with anyio.fail_after(5):
+    with anyio.fail_after(20):
         while len(await core.workflows.verbs.approvals()) < count:
             await anyio.sleep(0.005)
     return run

@@ -16,7 +16,7 @@ from anyio import to_thread
 
 from eventcore.plugins.sandbox import diskwatch, lockwatch
 from eventcore.plugins.sandbox.kin import cpu_of_kin, kin_of
-from eventcore.plugins.sandbox.launch import Broken
+from eventcore.plugins.sandbox.launch import Broken, has_ended
 from eventcore.plugins.sandbox.linux.cgroup import Group
 from eventcore.plugins.sandbox.machine import unavailable
 from eventcore.plugins.sandbox.nameless import nameless
@@ -177,6 +177,10 @@ class ConfinedProcess:
             while any(_pid_of(pidfd) > 0 for pidfd in self._pidfds):  # noqa: ASYNC110
                 await anyio.sleep(0.001)
         return -signal.SIGKILL if self._code is None else self._code
+
+    def over(self) -> bool:
+        """Whether the worker is seen to have ended; its keeper and the zygote tell of that in their own time."""
+        return has_ended(self._worker)
 
     async def close(self) -> None:
         """Close what is open, and remove the private folder where there is one."""

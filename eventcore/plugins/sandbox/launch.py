@@ -6,6 +6,7 @@ A launcher is what a stronger sandbox replaces: a zygote that forks confined chi
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import socket
@@ -73,6 +74,10 @@ class Process(Protocol):
         """Wait for the end and reap it. Returns the exit code, or the negative number of the signal."""
         ...
 
+    def over(self) -> bool:
+        """Whether it is seen to have ended, of which `wait` may tell some time later."""
+        ...
+
     async def close(self) -> None:
         """Close what is open and remove what it leaves. Call it after `wait`."""
         ...
@@ -123,6 +128,10 @@ class BareProcess:
             self._child.poll()
         return self._child.returncode
 
+    def over(self) -> bool:
+        """Whether it is seen to have ended."""
+        return self._child.returncode is not None or has_ended(self._pidfd)
+
     async def close(self) -> None:
         """Close what is open and remove the private folder. Call it after `wait`."""
         self.sock.close()
@@ -155,6 +164,13 @@ async def spawn(spec: WorkerSpec) -> Process:
         return _start(f"eventcore-{spec.slug[:32]}-")
     except OSError as error:
         raise SandboxUnavailable(f"cannot start a worker process: {error}", kind="SandboxUnavailable") from error
+
+
+def has_ended(pidfd: int) -> bool:
+    """Whether the process is gone, or waits to be reaped."""
+    poll = select.poll()
+    poll.register(pidfd, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _start(prefix: str) -> BareProcess:

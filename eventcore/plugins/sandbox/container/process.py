@@ -109,6 +109,10 @@ class ContainerProcess:
             with suppress(SandboxUnavailable):
                 await self._engine.stop(self.container, self._stop_timeout)
 
+    def over(self) -> bool:
+        """Whether its engine has told of its end."""
+        return self._code is not None
+
     async def wait(self) -> int:
         """Wait for the end. Returns the exit code, or the negative number of the signal."""
         if self._code is None:

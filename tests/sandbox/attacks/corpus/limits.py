@@ -378,7 +378,7 @@ def many_empty_files(planted):
     Stopped by: the number of inodes of its tmpfs; without a view the host, which looks.
     """
     folder = tempfile.mkdtemp()
-    until = time.monotonic() + 0.8
+    until = time.monotonic() + 0.8 * planted["seconds"]
     for number in range(6_000):
         os.close(os.open(os.path.join(folder, str(number)), os.O_CREAT | os.O_WRONLY))
         if time.monotonic() > until:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from eventcore.home.layout import Home
 from eventcore.kernel.errors import HomeError, InvalidInput
+from eventcore.kernel.masking import MaskingSecrets
 from eventcore.kernel.ports import Clock, Randomness, Secrets
 from eventcore.kernel.settings import ExternalEngineSettings, WorkflowSettings
 from eventcore.workflows.external.n8n import N8n
@@ -28,17 +29,22 @@ def make_engines(
     settings: WorkflowSettings, secrets: Secrets, clock: Clock, randomness: Randomness, tokens: ResumeTokens
 ) -> Engines:
     """The engines that settings name, in their order."""
+    known = secrets if isinstance(secrets, MaskingSecrets) else MaskingSecrets(secrets)
+    for value in [one for chosen in settings.engines.values() for one in chosen.headers.values()]:
+        if not isinstance(value, str):
+            known.get(value["secret"])  # from now on it is masked, in the answer to an earlier process's call too
     engines = [
         N8n(
             chosen.base_url,
             clock,
             randomness,
             name=name,
-            headers=partial(_headers, name, chosen, secrets.get),
+            headers=partial(_headers, name, chosen, known.get),
             slugs=frozenset(chosen.slugs) if chosen.slugs else None,
             wait=chosen.wait,
             timeout=chosen.timeout,
             attempts=chosen.attempts,
+            mask=known.data,
         )
         for name, chosen in settings.engines.items()
     ]

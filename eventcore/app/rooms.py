@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
@@ -48,6 +48,7 @@ from eventcore.plugins.wellbeing import Wellbeing
 from eventcore.storage.memory import MemoryStore
 from eventcore.storage.sqlite import SqliteStore
 from eventcore.workflows.external.answers import Answers
+from eventcore.workflows.external.resume import ResumeTokens
 from eventcore.workflows.face import Workflows
 from eventcore.workflows.gate import Gate
 from eventcore.workflows.launch import Launcher
@@ -225,14 +226,7 @@ def make_workflows(
         on_end=gate.ended(workflows.ended),
     )
     gate.cancel = runner.ask
-    workflows.answers = Answers(
-        tokens,
-        registry=definitions,
-        store=base.store,
-        commit=bus.commit,
-        clock=base.clock,
-        expect=runner.expect,
-    )
+    workflows.answers = _answers(base, tokens, definitions, bus, others, runner)
     workflows.runner = workflows.verbs.runner = runner
     workflows.schedules = Scheduler(
         store=base.store,
@@ -360,6 +354,24 @@ def make_hooks(base: Base, bus: Bus) -> tuple[Hooks, HookFiles]:
     scope = base.owner.replace("-", "")[-12:]
     given = partial(hook_settings, chosen, base.secrets)
     return hooks, HookFiles(hooks, bus, scope, settings=given, home=str(home.root) if home else None)
+
+
+def _answers(
+    base: Base, tokens: ResumeTokens, definitions: Registry, bus: Bus, others: OtherWork, runner: Runner
+) -> Answers:
+    def masked(value: Any, names: Collection[str]) -> Any:
+        """What another engine answers, without the secrets of these names and those that were handed out."""
+        return base.secrets.data(others.without(value, names))
+
+    return Answers(
+        tokens,
+        registry=definitions,
+        store=base.store,
+        commit=bus.commit,
+        clock=base.clock,
+        masked=masked,
+        expect=runner.expect,
+    )
 
 
 def hook_settings(chosen: HookSettings, secrets: Secrets, slug_: str) -> dict[str, Any]:

@@ -199,16 +199,9 @@ class Workflow(_Model):
 
 
 def read_workflow(path: Path) -> tuple[Workflow, Source]:
-    """The definition in a YAML file.
-
-    Raises:
-        InvalidDefinition: with file, line and key of each mistake.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InvalidDefinition([Problem(str(path), None, "", f"cannot be read: {error}")]) from None
-    return parse_workflow(text, str(path))
+    """The definition in a YAML file; raises as `parse_workflow` does."""
+    value, place = read_value(path, str(path))
+    return check_value(value, place), place
 
 
 def parse_workflow(source: str | Mapping[str, Any] | Workflow, file: str = "<definition>") -> tuple[Workflow, Source]:
@@ -217,6 +210,17 @@ def parse_workflow(source: str | Mapping[str, Any] | Workflow, file: str = "<def
     Raises:
         InvalidDefinition: with line and key of each mistake.
     """
+    value, place = read_value(source, file)
+    return check_value(value, place), place
+
+
+def read_value(source: str | Mapping[str, Any] | Workflow | Path, file: str) -> tuple[Any, Source]:
+    """What stands in a definition, whatever that is; raises InvalidDefinition where it cannot be read."""
+    if isinstance(source, Path):
+        try:
+            source = source.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidDefinition([Problem(file, None, "", f"cannot be read: {error}")]) from None
     if isinstance(source, Workflow):
         document, value = None, source.as_dict()
     elif isinstance(source, str):
@@ -225,7 +229,11 @@ def parse_workflow(source: str | Mapping[str, Any] | Workflow, file: str = "<def
     else:
         document, value = None, dict(source)
         encode(value, what="the definition")
-    place = Source(file, document)
+    return value, Source(file, document)
+
+
+def check_value(value: Any, place: Source) -> Workflow:
+    """The definition that a value holds; raises as `parse_workflow` does."""
     if not isinstance(value, dict):
         raise InvalidDefinition([place.problem((), "a workflow is a mapping with slug and steps")])
     try:
@@ -235,7 +243,7 @@ def parse_workflow(source: str | Mapping[str, Any] | Workflow, file: str = "<def
     problems = [*_check_names(workflow, place), *_check_steps(workflow, place)]
     if problems:
         raise InvalidDefinition(problems)
-    return workflow, place
+    return workflow
 
 
 class Source:
@@ -318,10 +326,11 @@ def _check_names(workflow: Workflow, place: Source) -> list[Problem]:
         if trigger.id is not None and trigger.id in [one.id for one in workflow.triggers[:index]]:
             problems.append(place.problem(("triggers", index, "id"), f"there is a trigger {trigger.id!r} already"))
     for path, step in walk(workflow.steps):
-        if step.emit is not None:
-            check(_own_event, step.emit, (*path, "emit"))
-        if step.compensate is not None and step.compensate.emit is not None:
-            check(_own_event, step.compensate.emit, (*path, "compensate", "emit"))
+        for called, at in ((step, path), (step.compensate, (*path, "compensate"))):
+            if called is not None and called.workflow is not None:
+                check(workflow_slug, called.workflow, (*at, "workflow"))
+            if called is not None and called.emit is not None:
+                check(_own_event, called.emit, (*at, "emit"))
         if step.wait_for is not None and step.wait_for.event is not None:
             check(canonical_pattern, step.wait_for.event, (*path, "wait_for", "event"))
     return problems

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 
 import anyio
 
+from eventcore.kernel.errors import EventCoreError
 from eventcore.kernel.records import Batch, Guard
 from eventcore.workflows.decision import Decision
 from eventcore.workflows.external.resume import answer_ref
@@ -26,6 +27,8 @@ class Arrival:
     guards: tuple[Guard, ...] = ()
     #: Set once what it decides is committed.
     done: anyio.Event | None = None
+    #: Why what was asked for was not done: one of its guards does not hold.
+    refused: EventCoreError | None = None
 
     @property
     def bare(self) -> bool:
@@ -56,6 +59,9 @@ class Driven:
     scopes: dict[str, anyio.CancelScope] = field(default_factory=dict)
     #: Steps whose timers are in the inbox or being committed: they are due in the store until then.
     firing: set[str] = field(default_factory=set)
+    #: Set when what is settled beside a call of the run's own task is committed; None if nothing is.
+    aside: anyio.Event | None = None
+    closed: bool = False
 
     @property
     def only_one_unsettled(self) -> bool:
@@ -72,7 +78,7 @@ class Driven:
 
         A run that is stored as waiting is not looked at when an engine takes it over, so it must not be said too soon.
         """
-        return self.calls > 0 or bool(self.inbox or self.parked)
+        return self.calls > 0 or self.inline is not None or bool(self.inbox or self.parked)
 
     def join(self, decision: Decision) -> list[Arrival]:
         """Let what has come in meanwhile into the same commit: the steps that succeeded, as long as nothing special
@@ -98,13 +104,25 @@ class Driven:
         self.inline = None
         del self.scopes[path]
 
+    @asynccontextmanager
+    async def asides(self) -> AsyncIterator[None]:
+        """In the body something is settled while the run's own task is in a call; that task waits before it commits."""
+        while self.aside is not None:
+            await self.aside.wait()
+        over = self.aside = anyio.Event()
+        try:
+            yield
+        finally:
+            self.aside = None
+            over.set()
+
     def put(self, arrival: Arrival) -> None:
         self.inbox.append(arrival)
         self.bell.set()
-        if self.inline is not None and self._stops(arrival.tick):
+        if self.inline is not None and self.stops(arrival.tick):
             self.scopes[self.inline].cancel()  # the run's own task is in that call, and has to look into its inbox
 
-    def _stops(self, tick: Tick) -> bool:
+    def stops(self, tick: Tick) -> bool:
         """Whether the reducer will drop the calls under way; a cancel that comes a second time leaves undoing alone."""
         if isinstance(tick, Answered) and tick.path == self.inline:  # an answer that overtakes the response
             return tick.ref == answer_ref(self.active.run.id, tick.path, self.active.state.steps[tick.path].attempt)
@@ -127,6 +145,7 @@ class Driven:
 
     def close(self) -> None:
         """Nobody drives it any more: end its calls, and let go of who asked for something too late."""
+        self.closed = True
         self.cut_off([*self.scopes])
         for arrival in self.inbox:
             if arrival.done is not None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 from jinja2 import (
     StrictUndefined,
@@ -22,27 +22,31 @@ from jinja2 import (
     Undefined,
     UndefinedError,
     nodes,
-    pass_context,
-    pass_environment,
 )
 from jinja2.exceptions import SecurityError
-from jinja2.filters import FILTERS
 from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from eventcore.kernel.documents import Path
 from eventcore.kernel.errors import ExpressionError
-from eventcore.kernel.json import encode
 from eventcore.kernel.names import did_you_mean
+from eventcore.workflows.bounded import (
+    BUDGET,
+    MAX_APPLIED,
+    PASSED,
+    bounded,
+    check_json,
+    check_trimmed,
+    contains,
+    length_of,
+    size_of,
+)
+from eventcore.workflows.bounded import MAX_SIZE as MAX_SIZE
 from eventcore.workflows.filters import FILTERS as OWN_FILTERS
 
 MAX_TEMPLATE = 4096
-#: The largest result, in characters and list items, nested ones included.
-MAX_SIZE = 1 << 20
-#: How many characters and list items one evaluation may make, or look through again and again.
-_BUDGET = 2 * MAX_SIZE
+_MAX_SAID = 500
 _MAX_BITS = 4096
-_MAX_DIGITS = 1000
 
 _LOOK_UP = re.compile(r"\s*\{\{\s*([a-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}\s*", re.ASCII)
 _SINGLE = re.compile(r"\s*\{\{(?P<body>.*)\}\}\s*", re.DOTALL)
@@ -78,21 +82,26 @@ class _Environment(ImmutableSandboxedEnvironment):
     def __init__(self) -> None:
         super().__init__(undefined=_Missing, autoescape=False, cache_size=0)
         self.globals.clear()
-        bounded = {"replace": _replace, "join": _join, "map": _map, "sum": _sum, "int": _int, "round": _round}
-        bounded |= {"tojson": _tojson, "json": _tojson, "trim": _trim, **OWN_FILTERS}
-        self.filters = {name: call for name, call in self.filters.items() if name in _FILTERS} | bounded
-        self.tests["in"] = _in
-        self.budget = _BUDGET
+        self.filters = {name: call for name, call in self.filters.items() if name in _FILTERS} | bounded() | OWN_FILTERS
+        self.tests["in"] = contains
+        self.budget, self.applied = BUDGET, 0
+
+    def apply(self) -> None:
+        """A filter or test is applied to an item; raises SecurityError when that was done too often."""
+        self.applied += 1
+        if self.applied > MAX_APPLIED:
+            raise SecurityError(f"it would apply filters to single items more than {MAX_APPLIED:,} times")
 
     def charge(self, amount: int) -> None:
         """Draw on the evaluation's budget; raises SecurityError when it is used up."""
         self.budget -= amount
         if self.budget < 0:
-            raise SecurityError(f"it would make or look through more than {_BUDGET:,} characters and list items")
+            raise SecurityError(f"it would make or look through more than {BUDGET:,} characters and list items")
 
     def call(self, context: Context, obj: Any, /, *args: Any, **kwargs: Any) -> Any:
         if getattr(obj, "__name__", "") in ("strip", "lstrip", "rstrip"):
-            _check_trimmed(*args)
+            check_trimmed(*args)
+        self.charge(length_of(getattr(obj, "__self__", None)) // PASSED)
         return super().call(context, obj, *args, **kwargs)
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
@@ -106,7 +115,7 @@ class _Environment(ImmutableSandboxedEnvironment):
 
     def call_binop(self, context: Context, operator: str, left: Any, right: Any) -> Any:
         if operator == "+":
-            self.charge(_size(left) + _size(right))
+            self.charge(size_of(left) + size_of(right))
         elif operator == "*":
             self._charge_multiply(left, right)
         elif operator == "**":
@@ -118,123 +127,14 @@ class _Environment(ImmutableSandboxedEnvironment):
     def _charge_multiply(self, left: Any, right: Any) -> None:
         for one, other in ((left, right), (right, left)):
             if isinstance(one, str | list | tuple) and isinstance(other, int):
-                self.charge(_size(one) * max(0, other))
+                self.charge(size_of(one) * max(0, other))
         if isinstance(left, int) and isinstance(right, int) and left.bit_length() + right.bit_length() > _MAX_BITS:
             raise SecurityError(f"the result would have more than {_MAX_BITS} bits")
-
-
-_NESTED = frozenset({list, tuple, dict})
-
-
-def _size(value: Any) -> int:
-    """Characters and list items in it, nested ones as often as they are there; no more than it takes to be too much."""
-    if isinstance(value, str):
-        return len(value)
-    total, stack = 0, [value] if isinstance(value, list | tuple | dict) else []
-    while stack and total <= _BUDGET:
-        one = stack.pop()
-        total += len(one)
-        if total > _BUDGET:
-            break
-        for item in one.values() if isinstance(one, dict) else one:
-            kind = type(item)  # plain JSON has no subclasses, and this runs a million times for the largest values
-            if kind is str:
-                total += len(item)
-            elif kind in _NESTED:
-                stack.append(item)
-    return total
-
-
-def _check_json(value: Any) -> None:
-    """Raises SecurityError unless the value is plain JSON of at most MAX_SIZE."""
-    stack = [value]
-    if _size(value) > MAX_SIZE:
-        raise SecurityError(f"the result is larger than {MAX_SIZE:,}")
-    while stack:
-        one = stack.pop()
-        if isinstance(one, list | tuple | dict):
-            stack.extend(one.values() if isinstance(one, dict) else one)
-        elif isinstance(one, Undefined):
-            raise SecurityError("the result holds a value that is not defined")
-        elif not isinstance(one, str | int | float | None):
-            raise SecurityError(f"the result holds a {type(one).__name__}; end with `| list` to get a list")
 
 
 def _check_power(left: Any, right: Any) -> None:
     if isinstance(left, int) and isinstance(right, int) and left.bit_length() * abs(right) > _MAX_BITS:
         raise SecurityError(f"the result would have more than {_MAX_BITS} bits")
-
-
-# -- filters and tests that could amplify ------------------------------------------------------------------------------
-
-
-@pass_environment
-def _replace(environment: _Environment, text: str, old: str, new: str, count: int = -1) -> str:
-    text, old, new = str(text), str(old), str(new)
-    times = text.count(old) if count < 0 else min(count, text.count(old))
-    environment.charge(len(text) + times * len(new))
-    return text.replace(old, new, count)
-
-
-@pass_environment
-def _join(environment: _Environment, items: Any, separator: str = "", attribute: str | None = None) -> str:
-    parts: list[str] = []
-    for item in items:
-        part = item.get(attribute) if attribute and isinstance(item, dict) else item
-        environment.charge(_size(part) + len(separator) + 1)
-        parts.append(str(part))
-    return separator.join(parts)
-
-
-@pass_context
-def _map(context: Context, items: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
-    environment = cast(_Environment, context.environment)
-    for item in FILTERS["map"](context, items, *args, **kwargs):
-        environment.charge(_size(item) + 1)
-        yield item
-
-
-def _sum(items: Any, attribute: str | int | None = None, start: float = 0) -> Any:
-    numbers = [item[attribute] if attribute is not None else item for item in items]
-    for number in (start, *numbers):
-        if not isinstance(number, int | float):
-            raise SecurityError(f"sum adds numbers, not a {type(number).__name__}")
-    return sum(numbers, start)
-
-
-def _int(value: Any, default: int = 0, base: int = 10) -> Any:
-    if isinstance(value, str) and len(value) > _MAX_DIGITS:
-        raise SecurityError(f"a number of more than {_MAX_DIGITS:,} digits")
-    return FILTERS["int"](value, default, base)
-
-
-def _round(value: float, precision: int = 0, method: Any = "common") -> Any:
-    if abs(precision) > 100:
-        raise SecurityError("round works with a precision of at most 100")
-    return FILTERS["round"](value, precision, method)
-
-
-def _tojson(value: Any) -> str:
-    # Jinja's own gives `Markup`, which escapes whatever text it is put together with.
-    _check_json(value)
-    return encode(value).decode()
-
-
-def _trim(text: Any, chars: str | None = None) -> str:
-    _check_trimmed(chars)
-    return str(text).strip(chars)
-
-
-def _check_trimmed(chars: str | None = None) -> None:
-    # Python looks through `chars` for every character that it takes away.
-    if chars is not None and len(chars) > 100:
-        raise SecurityError("at most 100 characters can be trimmed")
-
-
-@pass_environment
-def _in(environment: _Environment, value: Any, container: Any) -> bool:
-    environment.charge(len(container))
-    return value in container
 
 
 class _Missing(StrictUndefined):
@@ -283,11 +183,11 @@ class Template:
             value = self._evaluate(scope)
             if isinstance(value, Undefined):
                 str(value)  # StrictUndefined raises its own message
-            _check_json(value)
+            check_json(value)
         except UndefinedError as error:
-            raise ExpressionError(f"{self.source!r}: {error.message}") from None
+            raise ExpressionError(f"{self.source!r}: {(error.message or '')[:_MAX_SAID]}") from None
         except Exception as error:  # noqa: BLE001 - filters meet values of any kind, and raise whatever that leads to
-            raise ExpressionError(f"{self.source!r}: {str(error) or type(error).__name__}") from None
+            raise ExpressionError(f"{self.source!r}: {(str(error) or type(error).__name__)[:_MAX_SAID]}") from None
         return value
 
 
@@ -340,7 +240,10 @@ class Expressions:
 
     def _on_budget(self, evaluate: Callable[[Mapping[str, Any]], Any]) -> Callable[[Mapping[str, Any]], Any]:
         def call(scope: Mapping[str, Any]) -> Any:
-            self._environment.budget = _BUDGET  # nothing waits during an evaluation, so one budget serves all
+            self._environment.budget, self._environment.applied = (
+                BUDGET,
+                0,
+            )  # nothing waits during an evaluation, so one budget serves all
             return evaluate(scope)
 
         return call

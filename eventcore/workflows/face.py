@@ -15,7 +15,7 @@ from eventcore.kernel.errors import Conflict, IdempotencyConflict, InvalidInput,
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Invoker, Store
-from eventcore.kernel.records import LIVE, KeyAbsent, Run, RunQuery
+from eventcore.kernel.records import LIVE, Batch, Guard, KeyAbsent, Run, RunQuery
 from eventcore.workflows.definition import Workflow
 from eventcore.workflows.explain import explain_triggers
 from eventcore.workflows.external.answers import Answers
@@ -180,13 +180,16 @@ class Workflows:
         found = [(plan, one) for plan in self.registry for one in plan.triggers if one.trigger.webhook == name]
         if not found:
             raise NotFound(f"no workflow has a webhook {name!r}", hint="eventcore workflows list")
-        handles = []
+        handles, batch, guards = [], Batch(), list[Guard]()
         scope = {"event": {"type": "webhook", "subject": name, "data": data, "actor": context.actor}}
         for plan, one in found:
             if one.condition is None or one.condition(scope):
                 staged = self.launcher.stage(plan, one.inputs(scope), context, trigger=one.id)
                 handles.append(self._handle(staged.active.run, live=True))
-                await self._commit(staged.batch, staged.guards)
+                batch.add(staged.batch)
+                guards.extend(staged.guards)
+        if handles:  # in one commit: who is told of an error calls again, and none may have begun then
+            await self._commit(batch, guards)
         return handles
 
     def define(self, source: str | Mapping[str, Any] | Workflow | Path, file: str = "<definition>") -> Plan:

@@ -21,7 +21,7 @@ from eventcore.kernel.event import Event
 from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Store
 from eventcore.kernel.records import EventQuery, LiveRunsBelow, LogEntry, Run, RunQuery
-from eventcore.workflows.launch import Launcher
+from eventcore.workflows.launch import Launcher, room_for
 from eventcore.workflows.pinned import plan_of
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.registry import Registry
@@ -176,6 +176,8 @@ class Gate:
         if began is None:  # what began before this engine did counts as well
             began = deque(await self._begun_since(run, now - rate.per, rate.limit))
             self._began[run.tenant, run.slug] = began
+        if began and began[-1] > now:  # the clock was set back: they count as if they had just begun
+            began = self._began[run.tenant, run.slug] = deque(min(one, now) for one in began)
         while began and began[0] <= now - rate.per:
             began.popleft()
         return began[0] + rate.per - now if len(began) >= rate.limit else 0.0
@@ -194,11 +196,8 @@ class Gate:
 
     async def _let_in(self, plan: Plan, run: Run) -> Literal["in", "full", "changed"]:
         """Begin a run; `changed`: its row is not as it was read, so it has to be looked at again."""
-        limit = plan.workflow.concurrency
         staged = self._launcher.promote(run, plan)
-        guards = [*staged.guards]
-        if limit is not None:
-            guards.append(LiveRunsBelow(run.tenant, run.slug, limit.limit, run.limit_key if limit.key else None))
+        guards = (*staged.guards, *room_for(plan, run))
         try:
             await self._commit(staged.batch, guards)
         except Conflict as conflict:

@@ -10,9 +10,20 @@ from typing import Any
 from eventcore.kernel.context import CallContext, Cause, loop_in
 from eventcore.kernel.errors import EventCoreError, LoopDetected
 from eventcore.kernel.event import Event
-from eventcore.kernel.json import encode, text_digest
+from eventcore.kernel.json import decode, encode, text_digest
 from eventcore.kernel.ports import Clock, Ids
-from eventcore.kernel.records import Batch, Definition, Guard, JournalEntry, Key, KeyAbsent, LogEntry, Run, RunAt
+from eventcore.kernel.records import (
+    Batch,
+    Definition,
+    Guard,
+    JournalEntry,
+    Key,
+    KeyAbsent,
+    LiveRunsBelow,
+    LogEntry,
+    Run,
+    RunAt,
+)
 from eventcore.kernel.upkeep import KEEP_UNUSED
 from eventcore.workflows.plan import Plan, TriggerPlan
 from eventcore.workflows.reducer import Decision, fold, reduce
@@ -30,6 +41,14 @@ def limit_key(plan: Plan, inputs: Mapping[str, Any]) -> str | None:
         return None
     value = plan.limit_key({"inputs": inputs})
     return value if isinstance(value, str) else encode(value).decode()
+
+
+def room_for(plan: Plan, run: Run) -> tuple[Guard, ...]:
+    """What must hold for a run to begin, or to begin again: there is a place among the live ones."""
+    limit = plan.workflow.concurrency
+    if limit is None:
+        return ()
+    return (LiveRunsBelow(run.tenant, run.slug, limit.limit, run.limit_key if limit.key else None),)
 
 
 @dataclass(slots=True)
@@ -175,6 +194,7 @@ class Launcher:
         """A new run that has done already what `kept` tells."""
         run = self._run(plan, old.raw_inputs, context, "fork", None)
         run.causation_id, run.raw_trigger_event = old.id, old.raw_trigger_event
+        run.limit_key = limit_key(plan, decode(old.raw_inputs))
         state = initial_state(run)
         decision = reduce(plan, fold(state, kept), Begun(run.created))
         decision.entries[:0] = kept

@@ -12,12 +12,13 @@ from pathlib import Path as FilePath
 from typing import Any
 
 from eventcore.kernel.documents import Path
-from eventcore.kernel.errors import Problem
+from eventcore.kernel.errors import InvalidDefinition, Problem
 from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.schemas import Schema, defaults
-from eventcore.workflows.definition import Source, Step, Trigger, Workflow, needs_of, read_workflow
+from eventcore.workflows.definition import Source, Step, Trigger, Workflow, check_value, needs_of, read_value
 from eventcore.workflows.expressions import Expressions, Template, leaves
 from eventcore.workflows.kinds import Kinds, misfed
+from eventcore.workflows.mistakes import all_mistakes
 from eventcore.workflows.plan import Plan, compile_plan
 
 _EXPRESSION = "{{"
@@ -63,9 +64,19 @@ def check_file(path: FilePath, around: Surroundings | None = None) -> tuple[Plan
     Raises:
         InvalidDefinition: it is not usable at all; has file, line and key of each mistake.
     """
-    workflow, place = read_workflow(path)
-    plan = compile_plan(workflow, Expressions(), place)
-    return plan, lint(workflow, place, around or Surroundings())
+    known = around or Surroundings()
+    value, place = read_value(path, str(path))
+
+    def look(workflow: Workflow) -> list[Problem]:
+        compile_plan(workflow, Expressions(), place)
+        return lint(workflow, place, known)
+
+    try:
+        workflow = check_value(value, place)
+        plan = compile_plan(workflow, Expressions(), place)
+    except InvalidDefinition as error:
+        raise InvalidDefinition(all_mistakes(value, place, error.problems, look)) from None
+    return plan, lint(workflow, place, known)
 
 
 def lint(workflow: Workflow, place: Source, around: Surroundings) -> list[Problem]:

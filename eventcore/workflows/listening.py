@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 from eventcore.kernel.event import Event
-from eventcore.kernel.json import decode, encode
+from eventcore.kernel.json import decode, encode, encode_sorted
 from eventcore.kernel.names import is_literal, pattern
 from eventcore.kernel.records import Batch, Guard, JournalEntry, Listening, LogEntry, Timer
 from eventcore.workflows.plan import SIGNALLED
@@ -16,6 +16,8 @@ Shape: TypeAlias = tuple[str, ...]
 _Shapes: TypeAlias = dict[Shape, dict[bytes, dict[str, Listening]]]
 
 _NOTHING = object()
+#: Up to here every whole number is a float of its own.
+_MAX_WHOLE = 2.0**53
 
 
 def value_at(event: Mapping[str, Any], path: str) -> Any:
@@ -30,8 +32,22 @@ def value_at(event: Mapping[str, Any], path: str) -> Any:
 
 
 def fits(event: Mapping[str, Any], match: Mapping[str, Any]) -> bool:
-    """Whether every path has its value."""
-    return all(value_at(event, path) == value for path, value in match.items())
+    """Whether every path has its value, by the same rule as the index."""
+    found = [value_at(event, path) for path in match]
+    return _NOTHING not in found and _comparable(found) == _comparable([*match.values()])
+
+
+def _comparable(values: list[Any]) -> bytes:
+    """Equal values have equal bytes: 1 and 1.0 are equal, 1 and true are not, the order of keys does not count."""
+    return encode_sorted([_whole(value) for value in values])
+
+
+def _whole(value: Any) -> Any:
+    if isinstance(value, float) and value.is_integer() and abs(value) < _MAX_WHOLE:
+        return int(value)
+    if isinstance(value, dict):
+        return {key: _whole(item) for key, item in value.items()}
+    return [_whole(item) for item in value] if isinstance(value, list) else value
 
 
 def wake_timer(row: Listening, event: Event) -> Timer:
@@ -67,7 +83,7 @@ class Listeners:
         self.remove(row.id)
         match = decode(row.raw)["match"]
         shape: Shape = tuple(sorted(match))
-        values = encode([match[path] for path in shape])
+        values = _comparable([match[path] for path in shape])
         table = self._literal if is_literal(row.event) else self._patterns
         shapes = table.setdefault((row.tenant, row.event), {})
         shapes.setdefault(shape, {}).setdefault(values, {})[row.id] = row
@@ -107,7 +123,7 @@ class Listeners:
                 for shape, values in one.items():
                     wanted = [value_at(facts, path) for path in shape]
                     if _NOTHING not in wanted:
-                        found.extend(values.get(encode(wanted), {}).values())
+                        found.extend(values.get(_comparable(wanted), {}).values())
         return found
 
     def contribute(self, entries: Sequence[LogEntry]) -> tuple[Batch, tuple[Guard, ...]] | None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from eventcore.hooks.caller import Hooks
@@ -66,7 +66,11 @@ class OtherWork:
 
     def masked(self, call: Call, value: Any) -> Any:
         """What came of a call, without the secrets that it was given."""
-        hidden = {text for name in call.secrets if (text := self._secrets.get(name))}
+        return self.without(value, call.secrets)
+
+    def without(self, value: Any, names: Collection[str]) -> Any:
+        """A value without the secrets of these names."""
+        hidden = {text for name in names if (text := self._secrets.get(name))}
         return _mask(value, sorted(hidden, key=len, reverse=True)) if hidden else value
 
     def _fill(self, value: Any, names: frozenset[str]) -> Any:

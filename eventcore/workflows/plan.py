@@ -31,6 +31,9 @@ _STEP_NAMES = frozenset({"inputs", "steps", "event", "run"})
 _ITEM_NAMES = frozenset({"item", "index"})
 _OUTPUT = frozenset({"output"})
 _SECRETS = frozenset({"secrets"})
+#: What is handed over when the step is called; all else that a step is given is stored.
+_TAKE_SECRETS = frozenset({"plugin", "workflow", "hook"})
+_WHOLE_SECRET = re.compile(r"\s*\{\{\s*secrets\.\w+\s*\}\}\s*")
 _TRIGGER_NAMES = frozenset({"event"})
 _INDEXES = re.compile(r"\[\d+\]")
 
@@ -335,8 +338,17 @@ class _Compiler:
             if text in compiled:
                 self._check_steps_named([compiled[text]], _as_written(path))
         if secrets is not None:
+            self._check_secrets(source, compiled, at)
             secrets.update(attribute for one in found for name, attribute in one.reads if name == "secrets")
         return value
+
+    def _check_secrets(self, source: Any, compiled: Mapping[str, Template], at: Path) -> None:
+        """A secret is put in when the step is called. Anything made of it here would be made of its name."""
+        for path, text in leaves(source, at):
+            reads = compiled[text].reads if text in compiled else ()
+            if any(name == "secrets" for name, _ in reads) and not _WHOLE_SECRET.fullmatch(text):
+                message = f"{text!r:.200}: a secret can only be a whole value, '{{{{ secrets.name }}}}'"
+                self._problems.append(self._source.problem(_as_written(path), message))
 
     def _faults(self, source: Any, names: frozenset[str], at: Path) -> list[Problem]:
         """Where in a value the expressions are that do not compile."""
@@ -350,7 +362,9 @@ class _Compiler:
 
     def _given(self, kind: str, target: str, source: Any, names: frozenset[str], at: Path, secrets: set[str]) -> Value:
         """What a step is given. What it emits is held against the payload model of its type before it begins."""
-        value = self._value(source, names | _SECRETS, at, secrets)
+        if kind in _TAKE_SECRETS:
+            names = names | _SECRETS
+        value = self._value(source, names, at, secrets)
         return value if kind != "emit" else partial(_emitted, value, self._payload, target)
 
     def _check_steps_named(self, templates: list[Template], at: Path) -> None:

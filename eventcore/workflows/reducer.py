@@ -148,7 +148,7 @@ def _fired(decision: Decision, tick: TimerFired) -> None:
     path, state = tick.path, decision.state
     step = state.steps.get(path)
     over = step is None or step.status in SETTLED or not alive(state, path)
-    if step is not None and not over and tick.at < (step.deadline if step.inside else step.due):
+    if step is not None and not over and max(tick.at, tick.due) < (step.deadline if step.inside else step.due):
         return  # the timer of an earlier wait: the one that is stored now is for later, and has to stay
     decision.waits_done.append(path)
     if step is None or over:
@@ -268,10 +268,17 @@ def _asked(decision: Decision, tick: Asked) -> None:
 
 
 def _unpause(decision: Decision, tick: Asked) -> None:
-    waiting = {path: step for path, step in decision.state.steps.items() if step.waits == "retry"}
-    due = [path for path, step in waiting.items() if step.status == "waiting" and step.due <= tick.at]
-    fresh = [path for path in due if _used_up(decision.plan.node(path), waiting[path])]
+    # What stands in a container that is over was given up: it waits for nothing any more.
+    waiting = {
+        path: step
+        for path, step in decision.state.steps.items()
+        if step.status == "waiting" and step.waits == "retry" and alive(decision.state, path)
+    }
+    fresh = [path for path, step in waiting.items() if _used_up(decision.plan.node(path), step)]
+    due = [path for path, step in waiting.items() if step.due <= tick.at or path in fresh]
     decision.write("workflow_resumed", "", 0, by=tick.by, fresh=fresh)
+    for path in waiting.keys() - {*due}:
+        decision.waits.append(Wait(path, waiting[path].due))
     for path in due:
         decision.waits_done.append(path)
         start(decision, decision.plan.node(path), path, waiting[path].attempt + 1, tick.at)
@@ -304,14 +311,7 @@ def _terminate(decision: Decision, tick: Asked) -> None:
 def _retry(decision: Decision, tick: Asked) -> None:
     """Begin again with what failed or was cut off. The face has seen to it that nothing was undone."""
     steps = decision.state.steps
-    broken = [
-        path
-        for path, step in steps.items()
-        if not (step.inside and step.begun)
-        and step.status in ("failed", "cancelled", "running")
-        and not (step.status == "failed" and decision.plan.node(path).continue_on_error)
-        and not path.endswith(UNDO)
-    ]
+    broken = [path for path, step in steps.items() if _is_broken(step) and not _tolerated(decision, path)]
     around = dict.fromkeys(one for path in broken for one in ancestors(path))
     containers = [path for path in around if steps[path].status in SETTLED]
     outer_first = sorted(containers, key=len)
@@ -323,6 +323,26 @@ def _retry(decision: Decision, tick: Asked) -> None:
         if step.status == "waiting" and path not in broken and alive(decision.state, path):
             resume_waits(decision, path, step)
     decision.dirty += ["", *(path for path, step in decision.state.steps.items() if step.inside)]
+
+
+def _is_broken(step: StepState) -> bool:
+    """Whether a step is to be begun again. A child that it waited for was cancelled along with the run."""
+    if step.inside and step.begun:
+        return False  # what is in it is looked at by itself
+    return step.status in ("failed", "cancelled", "running") or (step.status == "waiting" and step.waits == "child")
+
+
+def _tolerated(decision: Decision, path: str) -> bool:
+    """Whether the run has gone on all the same: `continue_on_error`, or an item whose failure is ignored."""
+    if path.endswith(UNDO):
+        return True
+    for one in (path, *ancestors(path)):
+        step = decision.state.steps[one]
+        if step.status == "failed" and not one.endswith("]") and decision.plan.node(one).continue_on_error:
+            return True
+        if one != path and step.status == "completed":
+            return True
+    return False
 
 
 def error_of(error: InvalidInput) -> dict[str, Any]:

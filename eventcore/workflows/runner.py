@@ -20,6 +20,7 @@ from eventcore.kernel.errors import Conflict, EventCoreError, StoreError
 from eventcore.kernel.event import Event
 from eventcore.kernel.ports import Clock, Faults, Invoker, Metrics, Randomness, Store
 from eventcore.kernel.records import LIVE, Batch, JournalEntry, LogEntry, Run, RunAt, Timer
+from eventcore.workflows.asking import Asking
 from eventcore.workflows.claims import Claims
 from eventcore.workflows.decision import Decision
 from eventcore.workflows.driven import Arrival, Driven, timer_name
@@ -87,6 +88,14 @@ class Runner:
         self._timers = TimerKeeper(store, clock, self._fire)
         self.expect = self._timers.expect
         self._waker = Waker(store, self._saver, listeners, self._timers, self._spawn)
+        self.ask = Asking(
+            self._driven,
+            self._claims,
+            go_on=self._go_on,
+            settle=self._settle,
+            call=self._call_beside,
+            spawn=self._spawn,
+        ).ask
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -180,27 +189,8 @@ class Runner:
         else:
             self._saver.count_end(staged.active.run, staged.decision)
 
-    async def ask(self, run_id: str, asked: Asked, timeout: float = 30.0) -> bool:
-        """Do something to a run; return whether it was carried out (not whether it changed anything).
-
-        Raises:
-            Conflict: another engine drives the run.
-        """
-        done = anyio.Event()
-        driven = self._driven.get(run_id)
-        if driven is not None:
-            driven.put(Arrival(asked, done=done))
-        else:
-            run = await self._claims.one(run_id)
-            if run is None:
-                raise Conflict(f"another engine drives run {run_id}; ask there, or wait until its lease has ended")
-            await self._go_on(run, asked, done)
-        with anyio.move_on_after(timeout):
-            await done.wait()
-        return done.is_set()
-
     async def _go_on(
-        self, run: Run, tick: Resumed | TimerFired | Answered | Asked, done: anyio.Event | None = None
+        self, run: Run, tick: Resumed | TimerFired | Answered | Asked, asked: Arrival | None = None
     ) -> None:
         """Load a run, and drive it from `tick`."""
         plan = await plan_of(self._registry, self._store, run)
@@ -214,7 +204,7 @@ class Runner:
             if isinstance(tick, TimerFired | Answered):
                 other.fire(tick)
             elif isinstance(tick, Asked):
-                other.put(Arrival(tick, done=done))
+                other.put(asked or Arrival(tick))
             return
         self._parked.pop(run.id, None)
         self._driven[run.id] = driven
@@ -227,7 +217,7 @@ class Runner:
             ):
                 driven.put(Arrival(Resumed(tick.at)))  # steps that wait for an intent are nobody's calls
             if isinstance(tick, Asked):
-                driven.put(Arrival(tick, done=done))
+                driven.put(asked or Arrival(tick))
             else:
                 driven.fire(tick)
         self._spawn(self._drive, driven, [])
@@ -253,6 +243,8 @@ class Runner:
                 if not driven.inbox and not driven.calls and await self._rest(driven):
                     return
                 arrival = await driven.next()
+                if driven.aside is not None:
+                    await driven.aside.wait()
                 decision = await self._settle(driven, arrival)
                 driven.firing.discard(timer_name(arrival.tick))
                 if arrival.done is not None:
@@ -342,6 +334,9 @@ class Runner:
                 if not await self._store_tick(driven, decision, joined[-1] if joined else arrival):
                     return None
             except EventCoreError as error:
+                if arrival.guards and isinstance(arrival.tick, Asked):
+                    arrival.refused = error
+                    return Decision(active.plan, active.state)
                 if joined:
                     driven.inbox.extendleft(reversed(joined))
                     alone = True  # one of them may be the reason, and each has to fail or stand by itself

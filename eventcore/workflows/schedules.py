@@ -83,19 +83,28 @@ class Planned:
     paused: bool
     next: float
     pending: tuple[float, ...]
+    #: The trigger's clock as it was when `next` was worked out; empty in rows of versions that did not keep it.
+    clock: str = ""
 
     @staticmethod
     def of(row: Schedule) -> Planned:
         body = decode(row.raw)
         pending = tuple(body.get("pending", ()))
-        return Planned(row, body["slug"], body["trigger"], body["paused"], body["next"], pending)
+        clock = body.get("clock", "")
+        return Planned(row, body["slug"], body["trigger"], body["paused"], body["next"], pending, clock)
 
     def stored(self, trigger: Trigger, **changes: Any) -> Schedule:
         """The row with changes."""
         new = replace(self, **changes)
         body = {"slug": new.slug, "trigger": new.trigger, "paused": new.paused, "next": new.next}
+        body["clock"] = _clock_of(trigger)
         due = _NEVER if new.paused else new.next + _spread(self.row.id, new.next, trigger.jitter)
         return replace(self.row, due=due, raw=encode({**body, "pending": list(new.pending)}))
+
+
+def _clock_of(trigger: Trigger) -> str:
+    """What decides when a trigger is due."""
+    return f"{trigger.cron or trigger.at} {trigger.timezone}"
 
 
 def _spread(name: str, at: float, jitter: float) -> float:
@@ -165,21 +174,24 @@ class Scheduler:
         }
 
     async def _align(self) -> None:
-        """Rows for triggers that are new; none for those that are gone.
+        """Rows for triggers that are new; none for those that are gone; a new time where the clock of one has changed.
 
         A definition that is not known (yet: code may define it later) keeps its rows, which then start nothing.
         """
-        there = {row.id: Planned.of(row).slug for row in await self._rows()}
+        there = {row.id: Planned.of(row) for row in await self._rows()}
         # From here to the commit nothing waits: a definition must not come in between and lose its rows.
         wanted, now, batch = self._triggers(), self._clock.now(), Batch()
         for name, (plan, one) in wanted.items():
-            if name not in there:
+            known = there.get(name)
+            if known is not None and known.clock not in ("", _clock_of(one.trigger)):
+                batch.schedules.append(known.stored(one.trigger, next=next_after(one.trigger, now) or _NEVER))
+            elif known is None:
                 first = next_after(one.trigger, now)
                 if first is not None:
                     empty = Planned(Schedule(name, self._tenant, 0.0, b""), plan.slug, one.id, False, first, ())
                     batch.schedules.append(empty.stored(one.trigger))
         gone = there.keys() - wanted.keys()
-        batch.schedules_done.extend(name for name in gone if self._registry.find(there[name]) is not None)
+        batch.schedules_done.extend(name for name in gone if self._registry.find(there[name].slug) is not None)
         if batch:
             await self._commit(batch, [])
 

@@ -192,7 +192,7 @@ class Scribe:
         for publish in decision.publishes:
             batch.log.append(self._published(active, publish.path, publish.type, publish.data, at))
         for wait in decision.waits:
-            raw = encode({"path": wait.path})
+            raw = encode({"path": wait.path, "set": at})
             batch.timers.append(Timer(f"{run.id}/{wait.path}", run.tenant, wait.due, run.id, raw))
         # Told by a row of the same commit, so that no child is left behind by a crash.
         for child, verb in decision.children:

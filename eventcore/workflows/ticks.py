@@ -63,10 +63,15 @@ class StepBroke:
 
 @dataclass(frozen=True, slots=True)
 class TimerFired:
-    """A step's wait is over."""
+    """A step's wait is over.
+
+    Attributes:
+        due: the time that its row tells, or 0; after the clock was set back that is later than `at`.
+    """
 
     path: str
     at: float
+    due: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from eventcore.kernel.errors import StoreError
 from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Store
 from eventcore.kernel.records import Timer
+from eventcore.workflows.setbacks import Setbacks
 from eventcore.workflows.ticks import Answered, Asked, TimerFired
 
 log = logging.getLogger("eventcore.workflows")
@@ -19,6 +20,8 @@ log = logging.getLogger("eventcore.workflows")
 _LOOK_EVERY = 30.0
 _AFTER_FIRING = 0.005
 _NOTHING_OURS = 1.0
+#: Later than any timer; and how many timers, the next ones, are looked at where a clock was set back.
+_EVER, _MOST = 9e15, 10_000
 
 
 def tick_of(timer: Timer, at: float, jitter: float) -> TimerFired | Answered | Asked:
@@ -28,7 +31,7 @@ def tick_of(timer: Timer, at: float, jitter: float) -> TimerFired | Answered | A
         return Asked(told["ask"], told["by"], at, timer=timer.id)
     if "ref" in told:
         return Answered(told["path"], told["ref"], told.get("output"), told.get("error"), at, timer.id, jitter)
-    return TimerFired(told["path"], at)
+    return TimerFired(told["path"], at, timer.due)
 
 
 class TimerKeeper:
@@ -45,21 +48,29 @@ class TimerKeeper:
         self._store, self._clock, self._fire, self._look_every = store, clock, fire, look_every
         self._bell = anyio.Event()
         self._next_due = float("inf")
+        self._setbacks = Setbacks(clock)
         #: Whether something is due that was not looked at yet.
         self.behind = False
 
     def expect(self, due: float) -> None:
         """A timer was stored; wake up if it is the next one."""
         self.behind |= due <= self._clock.now()
-        if due < self._next_due:
+        if self._setbacks.stored(due) or due < self._next_due:
             self._bell.set()
 
     async def keep(self) -> None:
         """Keep the time until cancelled."""
+        begun = False
         while True:
             self._bell = anyio.Event()
             try:
-                self._next_due = await self._store.next_timer() or float("inf")
+                if not begun:
+                    self._setbacks.resume(await self._store.timers(_EVER, _MOST))
+                    begun = True
+                if self._setbacks.look():
+                    log.warning("the clock was set back; timers keep to what they were to wait")
+                    self._setbacks.shift(await self._store.timers(_EVER, _MOST))
+                self._next_due = min(await self._store.next_timer() or float("inf"), self._setbacks.next)
                 wait = min(self._next_due - self._clock.now(), self._look_every)
             except StoreError as error:
                 log.error("timers cannot be read: %s", error)
@@ -77,7 +88,7 @@ class TimerKeeper:
         """Fire what is due; return how many timers were ours."""
         fired = 0
         try:
-            for timer in await self._store.timers(self._clock.now()):
+            for timer in [*self._setbacks.due(), *await self._store.timers(self._clock.now())]:
                 fired += await self._fire(timer)
         except StoreError as error:
             log.error("timers could not fire: %s", error)

@@ -10,10 +10,10 @@ from eventcore.kernel.errors import AccessDenied, Conflict, InvalidInput, NotFou
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Store
-from eventcore.kernel.records import LIVE, Run
+from eventcore.kernel.records import LIVE, Guard, LiveRunsBelow, Run
 from eventcore.workflows.advance import DECIDED
 from eventcore.workflows.definition import needs_of
-from eventcore.workflows.launch import Launcher
+from eventcore.workflows.launch import Launcher, room_for
 from eventcore.workflows.pinned import plan_of
 from eventcore.workflows.plan import SIGNALLED, Plan
 from eventcore.workflows.registry import Registry
@@ -62,7 +62,8 @@ class Verbs:
 
         Raises:
             NotFound: there is no such run.
-            Conflict: the run is not in a state for that, or another engine drives it.
+            Conflict: the run is not in a state for that, another engine drives it, or the workflow's limit of live runs
+                is reached (`retry`, `resume`).
         """
         if verb == "retry":
             run = await self._load(run_id)
@@ -74,10 +75,22 @@ class Verbs:
         if verb == "pause" and run.status in ("paused", "queued"):
             raise Conflict(f"run {run.id} is {run.status}")
         assert self.runner is not None
+        guards: tuple[Guard, ...] = ()
+        # A run that is paused or over takes up no place.
+        if verb in ("retry", "resume") and (plan := await plan_of(self._registry, self._store, run)) is not None:
+            guards = room_for(plan, run)
         asked = Asked(verb, self._context().actor, self._clock.now(), reason, same_key)  # type: ignore[arg-type]
-        if not await self.runner.ask(run.id, asked):
+        try:
+            done = await self.runner.ask(run.id, asked, guards)
+        except Conflict as conflict:
+            raise _explained(conflict, verb) from None
+        if not done:
             raise Conflict(f"run {run.id} was told to {verb}, but has not done so yet; look again later")
-        return await self._load(run.id)
+        now = await self._load(run.id)
+        if verb == "pause" and now.status != "paused":
+            why = "is ending: what it did is being undone" if now.status in LIVE else f"is {now.status}"
+            raise Conflict(f"run {run.id} {why}, so it is too late to pause it")
+        return now
 
     async def _live(self, run_id: str, verb: str) -> Run:
         run = await self._load(run_id)
@@ -107,7 +120,7 @@ class Verbs:
 
         Raises:
             NotFound: there is no such run or step.
-            Conflict: what would be kept was undone.
+            Conflict: what would be kept was undone, or the workflow's limit of live runs is reached.
         """
         run = await self._load(run_id)
         if definition not in ("old", "new"):
@@ -121,7 +134,11 @@ class Verbs:
         kept = _kept(entries_of(await self._store.journal(run.id)), plan, step)
         context = self._context()
         staged = self._launcher.stage_fork(plan, run, kept, context)
-        await self._commit(staged.batch, staged.guards)
+        try:
+            await self._commit(staged.batch, (*staged.guards, *room_for(plan, staged.active.run)))
+        except Conflict as conflict:
+            self._launcher.take(staged.active.run.id)
+            raise _explained(conflict, "fork") from None
         return staged.active.run.id
 
     # -- approvals ---------------------------------------------------------------------------------------------------
@@ -166,6 +183,12 @@ class Verbs:
         }
         await self._announce(DECIDED, told, context, source="/workflows", subject=one["step"])
         return str(one["step"])
+
+
+def _explained(conflict: Conflict, verb: str) -> Conflict:
+    if not isinstance(conflict.guard, LiveRunsBelow):
+        return conflict
+    return Conflict(f"{conflict.message}, so there is no place to {verb} this one", hint=f"{verb} it when one is over")
 
 
 def _kept(entries: list[Entry], plan: Plan, step: str) -> list[Entry]:

@@ -34,10 +34,12 @@ $B mount -t tmpfs over /over; $B mkdir /over/up /over/work
 $B mount -t overlay -o lowerdir=/lower,upperdir=/over/up,workdir=/over/work over /new
 $B mount -t proc proc /new/proc; $B mount -t sysfs sys /new/sys; $B mount -t devtmpfs dev /new/dev
 $B mkdir -p /new/dev/shm; $B mount -t tmpfs shm /new/dev/shm; $B ip link set lo up
-cd /new
-$B chroot /new /bin/sh -c {command} </dev/null
+exec $B switch_root /new /bin/sh -c {command} </dev/null
+"""
+#: In the root that machines have in the end: in a chroot nobody but root has namespaces.
+_COMMAND = """({command})
 echo {done} $?
-$B poweroff -f
+/bin/busybox poweroff -f
 """
 
 
@@ -70,7 +72,8 @@ def run(package: Path, command: str, folder: Path, timeout: float) -> str:
     [kernel] = (folder / "kernel" / "boot").glob("vmlinuz-*")
     modules = {path.name.removesuffix(".ko"): path for path in (folder / "kernel").rglob("*.ko")}
     files = {f"modules/{name}.ko": modules[name].read_bytes() for name in _MODULES if name in modules}
-    init = _INIT.format(modules=" ".join(_MODULES), command=shlex.quote(command), done=_DONE)
+    whole = _COMMAND.format(command=command, done=_DONE)
+    init = _INIT.format(modules=" ".join(_MODULES), command=shlex.quote(whole))
     files |= {"init": init.encode(), "bin/busybox": Path("/bin/busybox").read_bytes()}
     (folder / "initrd").write_bytes(b"".join(_cpio(files)))
     # Emulated, though slower: virtual machines within virtual machines are not to be had everywhere, or hang.

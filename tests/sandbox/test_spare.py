@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sandbox.tier import MODES, drive
+from tests.sandbox.tier import HERE, MODES, drive
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="the sandbox is Linux's; run the tests there")
 
@@ -67,3 +67,15 @@ def test_its_memory_is_counted_from_where_it_begins(mode: str, tmp_path: Path) -
     tries = {"within": "len(bytearray(40 << 20))", "beyond": "len(bytearray(80 << 20))"}
     said = drive(mode, tmp_path, tries, {"memory_mb": 64}, code=CODE, spare=True)
     assert (said["ahead"], said["within"], said["beyond"].partition(":")[0]) == (True, 40 << 20, "MemoryError")
+
+
+@pytest.mark.parametrize("spare", [False, True])
+def test_the_workers_of_a_host_in_a_chroot_see_their_view(spare: bool, tmp_path: Path) -> None:
+    """The root of a mount namespace is another one than that of a process in a chroot, which is where views are."""
+    facts = {name: FACTS[name] for name in ("place", "root", "its flags", "its folder", "the host's folders")}
+    for mode in ("root-full", "root-reduced"):
+        (tmp_path / mode / "chroot").mkdir(parents=True)
+        before = [str(HERE / "chrooted.py"), str(tmp_path / mode / "chroot")]
+        said = [drive(mode, tmp_path / mode, facts, code=CODE, spare=spare, before=one) for one in ((), before)]
+        assert [one.pop("ahead", False) for one in said] == [spare, spare], said
+        assert said[0] == said[1]

@@ -303,3 +303,27 @@ def test_what_is_not_there_is_told_with_what_is(source: str, message: str) -> No
     with pytest.raises(ExpressionError) as caught:
         Expressions().compile(source)(scope)
     assert str(caught.value).endswith(message)
+
+
+def test_single_items_are_gone_through_for_a_bounded_time() -> None:
+    """One pass over 60,000 items may cost a second; a template has room for hundreds."""
+    numbers = {"inputs": {"l": list(range(60_000)), "t": "a " * 100_000}}
+    for source in (
+        "{{ inputs.l | map('string') | map('int') | list }}",
+        "{{ inputs.l | select('odd') | map('abs') | reject('even') | map('abs') | list }}",
+        "{{ inputs.l" + " | sort" * 40 + " }}",
+        "{{ inputs.l" + " | tojson | from_json" * 10 + " }}",
+        "{{ inputs.t" + " | title" * 100 + " }}",
+        "{{ [" + ", ".join(["inputs.t.upper() | length"] * 120) + "] }}",
+    ):
+        with pytest.raises(ExpressionError, match="more than"):
+            Expressions().compile(source)(numbers)
+    ten = "{{ inputs.l[:10000]" + " | map('abs')" * 9 + " | list | length }}"
+    assert Expressions().compile(ten)(numbers) == 10_000
+    assert Expressions().compile("{{ inputs.t | trim | upper | lower | title | length }}")(numbers) == 199_999
+
+
+def test_an_error_does_not_tell_all_of_a_large_text() -> None:
+    with pytest.raises(ExpressionError) as error:
+        Expressions().compile("{{ inputs.t[inputs.t] }}")({"inputs": {"t": "a" * 100_000}})
+    assert len(str(error.value)) < 1000

@@ -197,7 +197,8 @@ def _flip(token: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "change", [_flip, lambda t: t[:-1], lambda t: "", lambda t: ".", lambda t: "é.é", lambda t: t * 99]
+    "change",
+    [_flip, lambda t: t[:-1], lambda t: "", lambda t: ".", lambda t: "é.é", lambda t: t * 99, lambda t: "\udc80" + t],
 )
 def test_a_token_that_was_changed_is_refused(change: Callable[[str], str]) -> None:
     tokens = ResumeTokens(b"s" * 16, Time())
@@ -215,3 +216,19 @@ def test_a_token_of_another_secret_or_another_time_is_refused() -> None:
         ResumeTokens(b"s" * 16, time).verify(token)
     with pytest.raises(InvalidInput, match="16 bytes"):
         ResumeTokens(b"short", time)
+
+
+def test_what_the_server_says_of_our_secrets_is_masked(stub: Stub) -> None:
+    def hide(value: Any) -> Any:
+        return json.loads(json.dumps(value).replace("s3cret", "***"))
+
+    assert call(stub, [(200, b'{"headers": {"x": "s3cret"}}', {})], mask=hide)[0] == {"headers": {"x": "***"}}
+    with pytest.raises(PluginFailed) as failed:
+        call(stub, [(400, b"no: " + b"-" * 292 + b"s3cret", {})], mask=hide)
+    assert "s3c" not in failed.value.message  # not a part of it either, where the message is cut
+
+
+def test_a_response_that_cannot_be_read_is_no_timeout(stub: Stub) -> None:
+    with pytest.raises(PluginFailed, match="the exchange with n8n failed") as failed:
+        call(stub, [(200, b"no gzip", {"content-encoding": "gzip"})])
+    assert (failed.value.kind, len(stub.seen)) == ("ExternalRefused", 1)

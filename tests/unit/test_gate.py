@@ -171,6 +171,19 @@ async def test_a_rate_holds_also_over_a_restart(anyio_backend: Any) -> None:
         assert door.came == ["c", "d"]
 
 
+async def test_a_clock_that_is_set_back_does_not_stop_a_rate(anyio_backend: Any) -> None:
+    clock = Ahead()
+    async with EventCore(clock=clock) as core:
+        door = Door(core)
+        door.open.set()
+        define(core, rate={"limit": 1, "per": "500ms"})
+        await start(core, "a")
+        await core.drain(5)
+        clock.ahead = -86400
+        await start(core, "b")
+        await until(lambda: door.came == ["a", "b"])
+
+
 async def test_a_long_queue_is_not_read_again_for_each_run_that_ends(anyio_backend: Any) -> None:
     class Counting(MemoryStore):
         reads = 0

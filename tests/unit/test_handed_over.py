@@ -11,7 +11,7 @@ import pytest
 from eventcore import EventCore
 from eventcore.app.other_engines import make_tokens
 from eventcore.kernel.clock import SystemClock
-from eventcore.kernel.errors import Conflict, InvalidInput, PluginFailed, RunFailed
+from eventcore.kernel.errors import Conflict, InvalidDefinition, InvalidInput, PluginFailed, RunFailed
 from eventcore.kernel.settings import Settings, WorkflowSettings
 from eventcore.workflows.external.port import Engines, ExternalStart, Waiting
 from tests.unit.hand_clock import LIMIT, Ahead, pass_limit
@@ -186,6 +186,31 @@ async def test_secrets_are_filled_in_for_the_call_and_masked_in_what_comes_of_it
     assert given == [TOKEN] * 2
     assert far.seen[0].params == {"key": TOKEN}
     assert not [event async for event in core.history.query() if TOKEN.encode() in event.raw]
+
+
+async def test_secrets_are_masked_in_an_answer_too(core: EventCore, far: Elsewhere) -> None:
+    define(core, {"workflow": "far", "with": {"key": "{{ secrets.key }}"}})
+    run = await core.workflows.start("w")
+    await parked(core)
+    await core.workflows.answer(far.token(), {"you sent": f"key={TOKEN}"})
+    assert await run.result(5) == {"you sent": "key=***"}
+    assert not [event async for event in core.history.query() if TOKEN.encode() in event.raw]
+
+
+@pytest.mark.parametrize(
+    ("step", "why"),
+    [
+        ({"plugin": "login", "with": {"key": "Bearer {{ secrets.key }}"}}, r"with\.key: .*only be a whole value"),
+        ({"plugin": "login", "with": {"a": ["{{ secrets.key | upper }}"]}}, r"with\.a\[0\]: .*only be a whole value"),
+        ({"plugin": "login", "with": {"key": "{{ secrets['key'] }}"}}, "only be a whole value"),
+        ({"emit": "told", "with": {"key": "{{ secrets.key }}"}}, "'secrets' is not available"),
+        ({"wait_for": {"event": "e", "match": {"key": "{{ secrets.key }}"}}}, "'secrets' is not available"),
+        ({"approve": {"message": "{{ secrets.key }}?"}}, "'secrets' is not available"),
+    ],
+)
+async def test_no_secret_where_only_its_name_would_come(core: EventCore, step: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidDefinition, match=why):
+        define(core, step)
 
 
 @pytest.mark.parametrize("step", [{"workflow": "child"}, {"hook": "on_message"}], ids=["child", "hook"])

@@ -9,8 +9,9 @@ import jsonschema_rs
 import pytest
 import yaml
 
-from eventcore.workflows.definition import Workflow, parse_workflow
-from eventcore.workflows.lint import Surroundings, lint
+from eventcore.kernel.errors import InvalidDefinition
+from eventcore.workflows.definition import Workflow, parse_workflow, read_workflow
+from eventcore.workflows.lint import Surroundings, check_file, lint
 from eventcore.workflows.schema import json_schema
 
 OTHER = parse_workflow(
@@ -140,3 +141,65 @@ def test_the_schema_takes_what_the_model_takes() -> None:
 )
 def test_the_schema_refuses_what_the_model_refuses(step: dict[str, Any]) -> None:
     assert not SCHEMA.is_valid({"slug": "w", "steps": [step]})
+
+
+BAD = """\
+slug: Bad Slug
+triggers:
+  - cron: "99 * * * *"
+  - evnt: x
+inputs: {type: objct}
+steps:
+  - id: a
+    plugin: greet
+    wiht: {a: 1}
+  - id: b
+    plugin: greet
+    needs: [zz]
+    timeout: soon
+    with: {t: "{{ steps.q.output }}"}
+  - id: c
+    emit: plugin_error
+  - id: c
+    plugin: nobody_has_it
+    with: {t: "{{ inputs.x | uper }}", u: "{{ steps.b.output }}"}
+outputs: "{{ stesp.a }}"
+"""
+
+
+def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(BAD, encoding="utf-8")
+    with pytest.raises(InvalidDefinition) as error:
+        check_file(file, AROUND)
+    assert sorted((one.line, one.key) for one in error.value.problems) == [
+        (1, "slug"),
+        (3, "triggers[0].cron"),
+        (4, "triggers[1].evnt"),
+        (5, "inputs"),
+        (9, "steps[0].wiht"),
+        (12, "steps[1].needs"),
+        (13, "steps[1].timeout"),
+        (14, "steps[1].with.t"),
+        (16, "steps[2].emit"),
+        (17, "steps[3].id"),
+        (18, "steps[3].plugin"),
+        (19, "steps[3].with.t"),
+        (20, "outputs"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "[]", "slug: w", "slug: w\nsteps: []", "slug: [\n", "steps: 5", "slug: w\nsteps:\n  - {id: Ä, sleep: 1}"],
+)
+def test_what_cannot_be_mended_is_told_as_it_is(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "bad.yaml"
+    file.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidDefinition) as error:
+        check_file(file, AROUND)
+    told = {str(one) for one in error.value.problems}
+    assert len(told) == len(error.value.problems)
+    with pytest.raises(InvalidDefinition) as alone:
+        read_workflow(file)
+    assert {str(one) for one in alone.value.problems} <= told

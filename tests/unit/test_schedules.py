@@ -246,3 +246,35 @@ async def test_jitter_delays_each_start_by_a_part_of_it_and_is_the_same_after_a_
             assert max(late) - min(late) > 900, "twenty starts do not come at once"
             dues.append(sorted(row.due for row in rows))
     assert dues[0] == dues[1]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "wanted"),
+    [
+        ({"cron": "0 0 1 7 *"}, {"cron": "*/5 * * * *"}, 300.0),
+        ({"cron": "0 0 1 7 *"}, {"cron": "0 0 1 7 *", "timezone": "Asia/Tokyo"}, 366 * DAY),
+        ({"at": "2998-01-01T00:00:00Z"}, {"at": "2999-01-01T00:00:00Z"}, 1000 * 366 * DAY),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_trigger_whose_clock_has_changed_goes_by_the_new_one(
+    before: dict[str, str], after: dict[str, str], wanted: float, anyio_backend: Any
+) -> None:
+    store = MemoryStore()
+
+    async def due(trigger: dict[str, str]) -> Planned | None:
+        async with EventCore(store=store) as core:
+            step = {"id": "a", "sleep": 1}
+            core.workflows.define({"slug": "w", "triggers": [{"id": "mine", **trigger}], "steps": [step]})
+            assert core.workflows.schedules is not None
+            await core.workflows.schedules.listed()
+            rows = [Planned.of(row) for row in await store.schedules(1e17)]
+            return rows[0] if rows else None
+
+    first, same = await due(before), await due(before)
+    assert first == same
+    changed = await due(after)
+    assert changed is not None
+    assert first is None or changed.next != first.next
+    assert changed.next == next_after(Trigger(**after), changed.next - 60)
+    assert changed.next < time.time() + wanted

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from eventcore.kernel.errors import Conflict, NotFound
@@ -23,6 +23,7 @@ class Answers:
     """One an engine.
 
     Args:
+        masked: a value without the secrets of these names.
         expect: told when something is due; see `TimerKeeper.expect`.
     """
 
@@ -34,10 +35,11 @@ class Answers:
         store: Store,
         commit: Commit,
         clock: Clock,
+        masked: Callable[[Any, Collection[str]], Any],
         expect: Callable[[float], None],
     ) -> None:
         self._tokens, self._registry, self._store = tokens, registry, store
-        self._commit, self._clock, self._expect = commit, clock, expect
+        self._commit, self._clock, self._masked, self._expect = commit, clock, masked, expect
 
     async def answer(self, token: str, data: Any) -> Resume:
         """Give the step that a token is for its answer, durably; return which step that is.
@@ -55,10 +57,10 @@ class Answers:
         run = await self._store.run(told.run)
         if run is None:
             raise NotFound(f"run {told.run} is gone")
-        attempt = await self._waiting(run, told)
+        attempt, secrets = await self._waiting(run, told)
         now = self._clock.now()
         key = Key(run.tenant, _SCOPE, told.ref, text_digest(raw.decode()), run.id, now + self._tokens.lifetime)
-        wake = _wake(run, told.path, attempt, data, now)
+        wake = _wake(run, told.path, attempt, self._masked(data, secrets), now)
         try:
             await self._commit(Batch(timers=[wake], keys=[key]), (KeyAbsent(run.tenant, _SCOPE, told.ref, now),))
         except Conflict:
@@ -66,8 +68,11 @@ class Answers:
         self._expect(now)
         return told
 
-    async def _waiting(self, run: Run, told: Resume) -> int:
-        """The attempt that the answer is for: a later one too, if the step was called again under the same key."""
+    async def _waiting(self, run: Run, told: Resume) -> tuple[int, frozenset[str]]:
+        """The attempt that the answer is for, and the secrets that the step was given.
+
+        It is a later attempt than the token's, if the step was called again under the same key.
+        """
         over = Conflict(f"{told.path} of run {run.id} does not wait for an answer any more")
         plan = await plan_of(self._registry, self._store, run) if run.status in LIVE else None
         if plan is None:
@@ -78,7 +83,7 @@ class Answers:
             raise over
         if step.status != "running" and not (step.status == "waiting" and step.waits == "answer"):
             raise over
-        return step.attempt
+        return step.attempt, plan.node(told.path).secrets
 
 
 def _wake(run: Run, path: str, attempt: int, data: Any, now: float) -> Timer:

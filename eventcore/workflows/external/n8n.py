@@ -34,6 +34,7 @@ class N8n:
         wait: see `ExternalEngine.wait`.
         timeout: seconds for one attempt.
         attempts: all tries of one call; the step's own `retry` comes on top.
+        mask: takes secrets out of what the server sends back: some echo the headers that they were sent.
         initial: seconds before the second try; doubled each time, a random half of it taken away.
 
     Raises:
@@ -53,6 +54,7 @@ class N8n:
         timeout: float = 30.0,
         attempts: int = 4,
         initial: float = 0.5,
+        mask: Callable[[Any], Any] = lambda value: value,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
         if httpx.URL(base_url).scheme not in ("http", "https"):
@@ -60,7 +62,7 @@ class N8n:
         self.name, self.wait = name, wait
         self._base, self._slugs, self._attempts, self._initial = base_url.rstrip("/"), slugs, attempts, initial
         self._headers, self._timeout, self._transport = headers or {}, timeout, transport
-        self._clock, self._randomness = clock, randomness
+        self._clock, self._randomness, self._mask = clock, randomness, mask
 
     @property
     def place(self) -> str:
@@ -111,15 +113,18 @@ class N8n:
                 text = await _read(response)
         except _AGAIN as error:
             return _Again(type(error).__name__, None)
-        except httpx.HTTPError as error:
+        except httpx.TimeoutException as error:
             message = f"{self.name} did not answer within {self._timeout:g} s: {type(error).__name__}"
             raise PluginFailed(message, kind="ExternalTimeout") from None
+        except httpx.HTTPError as error:  # it cannot be sent so, or its response cannot be read: no try would help
+            message = f"the exchange with {self.name} failed: {type(error).__name__}"
+            raise PluginFailed(message, kind="ExternalRefused") from None
         if response.status_code == 429 or response.status_code >= 500:
             return _Again(f"status {response.status_code}", self._asked(response))
         if response.status_code >= 300:
-            said = text.decode("utf-8", "replace")[:_TELLS]
+            said = str(self._mask(text.decode("utf-8", "replace")))[:_TELLS]
             raise PluginFailed(f"{self.name} refused it: {response.status_code} {said}", kind="ExternalRefused")
-        return _Answer(_value(text))
+        return _Answer(self._mask(_value(text)))
 
     def _asked(self, response: httpx.Response) -> float | None:
         """What `Retry-After` asks for, in seconds."""

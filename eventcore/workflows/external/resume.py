@@ -85,7 +85,7 @@ class ResumeTokens:
             AccessDenied: it was not made with this secret, or its time is over.
         """
         payload, _, signature = token[:_MAX_TOKEN].partition(".")
-        if not signature.isascii() or not hmac.compare_digest(self._sign(payload), signature):
+        if not token.isascii() or not hmac.compare_digest(self._sign(payload), signature):
             raise AccessDenied(_BAD)
         run, path, attempt, epoch, until = decode(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
         if self._clock.now() > until:

@@ -118,7 +118,8 @@ def keep(kind: Kind, parent: int, sock: socket.socket) -> NoReturn:
             raise problem
         socket.send_fds(pair, [data], fds)
         build(plan, kind.folder)
-        pair.send(_DONE)
+        # With our root, which is the view: that of our namespace is another one where the host lives in a chroot.
+        socket.send_fds(pair, [_DONE], [os.open("/", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)])
         tell(status, {"worker": worker}, (os.pidfd_open(worker),))
         code = _await(worker, status)
     except StepFailed as error:
@@ -214,15 +215,19 @@ def _work(inside: _Inside, line: socket.socket) -> NoReturn:
         plan, _, fds = _orders(line)
         calls.set_name("worker")
         _arrange(*fds)
-        if not line.recv(1):
+        done, view, _, _ = socket.recv_fds(line, 1, 1)
+        if not done:
             os._exit(code)  # the keeper has said why
-        if plan.namespaces:
-            # To its root, which is the view. pivot_root takes along whoever stood at the old root; this asks nothing.
-            calls.setns(inside.root, calls.CLONE_NEWNS)
         try:
+            if plan.namespaces:
+                _enter(inside.root, *view)
             confine(plan, inside.memory, inside.keeper)
         except StepFailed as error:
             os.write(_STATUS, json.dumps({"failed": list(error.args)}).encode())
+            os._exit(code)
+        except Exception as error:  # noqa: BLE001 - whatever it is, it must be told
+            said = ["worker", getattr(error, "errno", 0), repr(error)]
+            os.write(_STATUS, json.dumps({"failed": said}).encode())
             os._exit(code)
         os.write(_STATUS, b'{"ready": true}')
         os.close(_STATUS)
@@ -233,6 +238,13 @@ def _work(inside: _Inside, line: socket.socket) -> NoReturn:
         code = 0
     finally:
         os._exit(code)
+
+
+def _enter(namespace: int, view: int) -> None:
+    """Go to where the keeper is. pivot_root takes along whoever stood at the old root; this asks nothing."""
+    calls.setns(namespace, calls.CLONE_NEWNS)
+    os.fchdir(view)
+    os.chroot(".")
 
 
 def _address_space() -> int:

@@ -76,7 +76,20 @@ def pattern(text: str) -> re.Pattern[str]:
         raise InvalidName(f"{text!r} is not an event pattern", hint="a type, workflow_*, my-plugin.* or **")
     if text == "**":
         return re.compile(r"(?!bus_).*")
-    return re.compile(re.escape(text).replace(r"\*", r"[^.]*"))
+    return re.compile(r"\.".join(map(_segment, text.split("."))))
+
+
+def _segment(text: str) -> str:
+    """One segment of a pattern.
+
+    What lies between two stars is looked for once, at its first place, which is as good as any later one: a stranger's
+    `*a*a*a*a*b` would otherwise try all places of each `a` with all of the others.
+    """
+    first, *others = map(re.escape, text.split("*"))
+    if not others:
+        return first
+    between = "".join(f"(?>[^.]*?{one})" for one in others[:-1] if one)
+    return f"{first}{between}[^.]*{others[-1]}"
 
 
 def canonical_pattern(text: str) -> str:

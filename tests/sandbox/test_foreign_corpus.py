@@ -42,8 +42,18 @@ FILES = {
     "missing.py": "import no_such_package_of_ours\ndef run(params):\n    return 1\n",
     "refused_early.py": "import os\nos.fork()\ndef run(params):\n    return 1\n",
 }
+#: Whoever walks through his results stumbles: over paths that are too long, and links to what is no name.
+FILES["too_long.py"] = """import os
+def run(params):
+    os.chdir(params['workspace'])
+    os.symlink('x' * 4000, 'link')
+    for _ in range(40):
+        os.mkdir('d' * 255)
+        os.chdir('d' * 255)
+"""
 NAMES = {
     "single",
+    "too_long",
     "later",
     "modest",
     "folder",

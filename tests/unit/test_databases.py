@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
+from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -22,14 +24,18 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def kept(tmp_path: Path) -> Databases:
-    return Databases(DatabaseSettings(timeout=60, size_mb=1), tmp_path, tmp_path / "own")
+def kept(tmp_path: Path) -> Iterator[Databases]:
+    found = Databases(DatabaseSettings(timeout=60, size_mb=1), tmp_path, tmp_path / "own")
+    yield found
+    found.close()
 
 
 @pytest.fixture
-def hasty(tmp_path: Path) -> Databases:
+def hasty(tmp_path: Path) -> Iterator[Databases]:
     """The same files, for statements that would never end; others may take longer than this on a busy machine."""
-    return Databases(DatabaseSettings(timeout=0.5, size_mb=1), tmp_path, tmp_path / "own")
+    found = Databases(DatabaseSettings(timeout=0.5, size_mb=1), tmp_path, tmp_path / "own")
+    yield found
+    found.close()
 
 
 @pytest.fixture
@@ -119,6 +125,45 @@ async def test_time_rows_and_sizes_are_bounded(kept: Databases, hasty: Databases
     for sql in ("", "   ", 5, "select", "x" * 200_000, "selec 1"):
         with pytest.raises(InvalidInput):
             await kept.fetch(place, sql, [], 10)
+
+
+MANY = "with recursive n(x) as (select 1 union all select x + 1 from n limit 5000) "
+BLOB = "randomblob(1000000)"
+#: Each is one step, or few, of SQLite's machine, between which nobody can stop it, or takes memory as fast as it can.
+DEAR = {
+    "rows": MANY + f"select {BLOB} as x from n",
+    "columns": "select " + ", ".join([BLOB] * 900),
+    "sorting": MANY + f"select 1 as x from n order by {BLOB}",
+    "a queue": f"with recursive c(x) as (select {BLOB} union all select {BLOB} from c) select count(*) from c, c as d",
+    "a search": "select instr(hex(zeroblob(500000)), hex(zeroblob(250000)) || '1') as x",
+    "a pattern": "select hex(zeroblob(500000)) like '%" + "0" * 40_000 + "1%' as x",
+}
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # processes and threads are the same
+@pytest.mark.parametrize("sql", DEAR.values(), ids=DEAR)
+async def test_a_statement_costs_the_host_neither_memory_nor_a_thread(
+    kept: Databases, hasty: Databases, place: Place, sql: str
+) -> None:
+    before, began = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, anyio.current_time()
+    with pytest.raises(InvalidInput, match=r"ran over its 0\.5 s|MiB of memory|limit is|can hold"):
+        await hasty.fetch(place, sql, [], 10_000)
+    assert anyio.current_time() - began < 8  # as a thread of the host, 12 s and more, and gigabytes
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 32 * 1024
+    assert len(await kept.fetch(place, "select * from t", [], 10)) == 2
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # processes and threads are the same
+async def test_a_view_of_views_is_ended_while_it_is_compiled(kept: Databases, hasty: Databases, place: Place) -> None:
+    await kept.execute(place, [("create view v0 as select 1 as x", [])])
+    for i in range(1, 25):
+        sql = f"create view v{i} as select * from v{i - 1} union all select * from v{i - 1}"
+        await kept.execute(place, [(sql, [])])
+    began = anyio.current_time()
+    with pytest.raises(InvalidInput):
+        await hasty.fetch(place, "select count(*) as n from v24", [], 10)
+    assert anyio.current_time() - began < 8
+    assert len(await kept.fetch(place, "select * from t", [], 10)) == 2
 
 
 async def test_databases_are_apart_by_tenant_plugin_and_name(kept: Databases, place: Place) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -459,6 +461,24 @@ def test_check_folder(folder: Path) -> None:
     (folder / "handler.py").write_text("")
     (folder / "workflows").mkdir()
     assert check_folder(manifest) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"author": "<" + "a@" * 100_000 + " "},
+        {
+            "dependencies": [{"name": "x", "version": "1" * 100_000 + "!"}],
+            "plugin_dependencies": ["x>=" + "1" * 999 + "!"],
+        },
+    ],
+    ids=["an author", "a range of versions"],
+)
+def test_no_text_takes_long_to_read(folder: Path, change: dict[str, Any]) -> None:
+    began = time.process_time()
+    with suppress(InvalidManifest):
+        read(folder, HELLO | change)
+    assert time.process_time() - began < 1.0  # each part tried in every way, it is years
 
 
 def test_permissions_are_words() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
 from eventcore.kernel import names
@@ -94,3 +96,21 @@ def test_suggestions() -> None:
     assert names.nearest("zzz", ["on_message"]) is None
     assert names.did_you_mean("on_mesage", ["on_message"]) == "; did you mean 'on_message'?"
     assert names.did_you_mean("zzz", ["on_message"]) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "fits", "fits_not"),
+    [
+        ("a*b*c", ["abc", "axbxc", "abbc", "abcbc"], ["abcb", "a.b.c", "ac"]),
+        ("*a*.b*", ["a.b", "xax.bx"], ["x.b", "a.a.b"]),
+        ("**a", ["a", "ba"], ["a.a"]),
+    ],
+)
+def test_stars_within_a_segment(text: str, fits: list[str], fits_not: list[str]) -> None:
+    assert [one for one in [*fits, *fits_not] if names.pattern(text).fullmatch(one)] == fits
+
+
+def test_a_pattern_takes_no_time_whatever_its_stars() -> None:
+    began = time.process_time()
+    assert names.pattern("*a" * 40 + "*b").fullmatch("a" * 128) is None  # tried in all ways it would take years
+    assert time.process_time() - began < 0.1

@@ -27,6 +27,22 @@ MANY: list[Any] = [[] for _ in range(349_000)]
 LONG = "a" * 40 + "!"
 
 
+#: 2^40 checks of one number, in forty lines.
+DOUBLED: dict[str, Any] = {
+    "$defs": {f"a{i}": {"anyOf": [{"$ref": f"#/$defs/a{i + 1}"}] * 2} for i in range(40)} | {"a40": {"type": "string"}},
+    "allOf": [{"$ref": "#/$defs/a0"}],
+}
+FORKED: dict[str, Any] = {"type": "array", "anyOf": [{"items": {"$ref": "#/$defs/t"}}] * 2, "minItems": 1}
+DEEP: list[Any] = []
+for _ in range(60):
+    DEEP = [DEEP]
+UNEVALUATED: dict[str, Any] = {"type": "string"}
+for _ in range(20):
+    UNEVALUATED = {"anyOf": [{"$comment": "twice"}, UNEVALUATED, {}], "unevaluatedProperties": {"not": {"const": 5}}}
+for _ in range(8):
+    UNEVALUATED = {"allOf": [UNEVALUATED], "unevaluatedProperties": {"not": {}}}
+
+
 @pytest.mark.parametrize(
     ("schema", "value"),
     [
@@ -35,8 +51,24 @@ LONG = "a" * 40 + "!"
         ({"items": {"anyOf": [{"pattern": r"(a*)*\1b"}, {}]}}, [LONG] * 20_000),
         ({"items": {"pattern": r"^(?=(a+)+$)b|(a*)*\1c"}}, [LONG] * 20_000),
         ({"$ref": "#"}, 1),
+        (DOUBLED, 1),
+        ({"$defs": DOUBLED["$defs"], "items": DOUBLED["allOf"][0]}, [0] * 100),
+        ({"$defs": {"t": FORKED}, "$ref": "#/$defs/t"}, DEEP),
+        (UNEVALUATED, {"a": 1, "b": 2}),
+        ({"pattern": "(?=(a+)+$)b"}, "a" * 1_000_000),
+        ({"patternProperties": {f"a{i}b?c": {} for i in range(100)}}, {f"k{i}": 0 for i in range(60_000)}),
+        ({"items": {"anyOf": [{"pattern": f"^a*b{i}$"} for i in range(100)]}}, ["a" * 1000] * 1000),
     ],
-    ids=["many errors", "a large value", "steps back, unharmed", "steps back", "itself"],
+    ids=[
+        *("many errors", "a large value", "steps back, unharmed", "steps back", "itself"),
+        *(
+            "twice as many at each name",
+            "the same for items",
+            "twice as many at each depth",
+            "what is left, in what is left",
+        ),
+        *("a long text", "names by names", "texts by patterns"),
+    ],
 )
 def test_a_check_is_quick_and_small_whatever_it_finds(schema: dict[str, Any], value: Any) -> None:
     checked = Schema(schema)
@@ -71,3 +103,35 @@ def test_references_leave_the_schema_neither_for_files_nor_for_the_network(tmp_p
         with pytest.raises(BlockingIOError):
             listener.accept()
     assert Schema({"$ref": "https://json-schema.org/draft/2020-12/schema"}).wrong({}) == []
+
+
+def test_what_people_write_is_checked_as_before() -> None:
+    tree = Schema({"type": "object", "properties": {"n": {"type": "integer"}, "of": {"items": {"$ref": "#"}}}})
+    leaves: Any = {"n": 1}
+    for _ in range(50):
+        leaves = {"n": 1, "of": [leaves, {"n": 2}]}
+    assert tree.wrong(leaves) == []
+    assert tree.wrong({"of": [{"n": "x"}]}) == ['of.0.n: "x" is not of type "integer"']
+    word = Schema({"properties": {"word": {"type": "string", "pattern": r"^(?=.*[A-Z])(?=.*\d).{8,}$"}}})
+    assert word.wrong({"word": "Abcdefg1", "text": "a" * 50_000}) == []
+    assert word.wrong({"word": "abcdefgh"}) != []
+    named = Schema({"$id": "https://a.b/c", "$defs": {"x": {"$anchor": "y", "type": "null"}}, "$ref": "#y"})
+    assert named.wrong(None) == []
+    assert named.wrong(1) != []
+    rows = Schema({"items": {"properties": {f"p{i}": {"type": "integer"} for i in range(20)}, "required": ["p0"]}})
+    assert rows.wrong([{f"p{i}": i for i in range(20)}] * 500) == []
+
+
+@pytest.mark.parametrize(
+    ("schema", "why"),
+    [
+        ({"allOf": [{"type": "string"}] * 1 + [{"const": i} for i in range(2000)]}, "more than 2,000 parts"),
+        ({"properties": {f"p{i}": {"pattern": f"a{i}"} for i in range(201)}}, "more than 200 patterns"),
+        ({"enum": list(range(20_001))}, "too large"),
+        ({"$defs": {"a": {"$id": "x"}}, "$ref": "x"}, "an \\$id of its own"),
+        ({"$ref": "#/$defs/none"}, "is not in it"),
+    ],
+)
+def test_a_schema_that_cannot_be_bounded_is_refused(schema: dict[str, Any], why: str) -> None:
+    with pytest.raises(InvalidInput, match=why):
+        Schema(schema)

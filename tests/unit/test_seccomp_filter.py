@@ -91,6 +91,20 @@ def test_signals_go_to_oneself_only(arch: Arch) -> None:
         assert verdict(arch, name, 1, 9) == verdict(arch, name, 2**32 - 1, 9) == EPERM
 
 
+def test_where_others_can_be_named_nothing_is_told_of_them(arch: Arch) -> None:
+    among = Allowed(2, alone=False)
+    of_77 = 2**32 - (77 << 3) - 6  # the clock of its CPU time, as a 32-bit number below zero
+    for name in ("getpgid", "getsid", "sched_getaffinity", "sched_getscheduler", "get_robust_list"):
+        if name in arch.calls:
+            assert verdict(arch, name, 77) == ALLOW
+            assert verdict(arch, name, 77, allowed=among) != ALLOW
+            assert verdict(arch, name, 0, allowed=among) == verdict(arch, name, 2, allowed=among) == ALLOW
+    assert verdict(arch, "getpriority", 0, 77, allowed=among) != ALLOW
+    for name in ("clock_gettime", "timer_create", "clock_nanosleep"):
+        assert verdict(arch, name, of_77) == verdict(arch, name, 2, allowed=among) == ALLOW
+        assert verdict(arch, name, of_77, allowed=among) != ALLOW
+
+
 def test_threads_but_no_processes_and_no_namespaces(arch: Arch) -> None:
     thread = 0x3D0F00  # what glibc gives for a thread
     assert verdict(arch, "clone", thread) == ALLOW

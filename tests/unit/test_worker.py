@@ -556,6 +556,25 @@ async def test_plain_functions_wait_for_their_turn_and_time_starts_then(
     assert worker.alive
 
 
+async def test_what_a_module_leaves_in_the_loop_goes_on_between_calls_of_plain_functions(load: Load) -> None:
+    worker = await load(
+        """
+        import asyncio
+        ticks = []
+        def tick(loop):
+            ticks.append(1)
+            loop.call_later(0.005, tick, loop)
+        tick(asyncio.get_running_loop())
+        def run(params):
+            return len(ticks)
+        """
+    )
+    with anyio.fail_after(5):
+        before = await run(worker)
+        while await run(worker) < before + 3:
+            await anyio.sleep(0.005)
+
+
 async def test_plain_functions_may_use_asyncio_run(load: Load) -> None:
     worker = await load(
         """

@@ -231,6 +231,7 @@ def filter_of(plan: Plan, pid: int) -> bytes:
         # Then there is no file within reach that belongs to us and was not made by us or granted.
         metadata=plan.namespaces or plan.uid is not None,
         truncate=plan.abi >= 3,
+        alone=plan.namespaces,
     )
     return _filter(allowed)
 

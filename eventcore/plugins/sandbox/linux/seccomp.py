@@ -32,11 +32,18 @@ _SIGNALS = (
     "getitimer timer_create timer_settime timer_gettime timer_getoverrun timer_delete restart_syscall"
 )
 _OWN = (
-    "exit exit_group getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgid getpgrp "
-    "getsid getpriority sched_getaffinity sched_getparam sched_getscheduler sched_get_priority_max "
-    "sched_get_priority_min sched_rr_get_interval getrlimit getrusage sysinfo uname getrandom getcpu capget "
-    "set_robust_list get_robust_list set_tid_address"
+    "exit exit_group getpid getppid gettid getuid geteuid getgid getegid getresuid getresgid getgroups getpgrp "
+    "sched_get_priority_max sched_get_priority_min getrlimit getrusage sysinfo uname getrandom getcpu capget "
+    "set_robust_list set_tid_address"
 )
+#: What they tell of a process, and which argument names it: any, outside of a pid namespace.
+_TOLD = dict.fromkeys(
+    "getpgid getsid sched_getaffinity sched_getparam sched_getscheduler sched_rr_get_interval get_robust_list".split(),
+    0,
+) | {"getpriority": 1}
+#: And by the clock of its CPU time; the number of such a clock is negative.
+_CLOCKS = ("clock_gettime", "clock_getres", "clock_nanosleep", "timer_create")
+_NEGATIVE = 0x80000000
 #: On sockets that exist: the channel, and pairs that the code makes itself.
 _SOCKETS = "recvfrom recvmsg shutdown getsockname getpeername"
 #: Which argument holds the flags.
@@ -106,6 +113,7 @@ class Allowed:
         metadata: chmod and utime. Without it they are accepted and do nothing: most programs copy modes and times
             along with what they copy, few need them, and Landlock does not look at them.
         truncate: truncate by path; below Landlock ABI 3 nothing else stops it.
+        alone: it lives in a pid namespace of its own, where all processes that it can name are its own.
     """
 
     pid: int
@@ -114,6 +122,7 @@ class Allowed:
     tcp: bool = False
     metadata: bool = True
     truncate: bool = True
+    alone: bool = True
 
 
 def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
@@ -123,7 +132,8 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     plain += ["truncate"] if allowed.truncate else []
     plain += _PROGRAMS.split() if allowed.programs else []
     plain += [_SERVED] if allowed.tcp else []
-    absent = set(_ABSENT.split())
+    plain += _TOLD if allowed.alone else []
+    absent = {*_ABSENT.split(), *(() if allowed.alone else _CLOCKS)}
     found = [Rule(arch.calls[n], ALLOW) for n in dict.fromkeys(plain) if n in arch.calls and n not in absent]
     conditions = _conditional(allowed)
     found += [
@@ -140,6 +150,7 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
 
 #: What programs expect of a kernel that does not know an option.
 _OTHERWISE = {name: bpf.errno(errno.ENOPROTOOPT) for name in ("setsockopt", "getsockopt")}
+_OTHERWISE |= {name: bpf.errno(errno.ESRCH) for name in _TOLD} | {name: bpf.errno(errno.EINVAL) for name in _CLOCKS}
 _OTHERWISE |= {"fallocate": bpf.errno(errno.EOPNOTSUPP), "renameat2": bpf.errno(errno.EINVAL)}
 #: Which argument is the mode.
 _MODES = {"chmod": 1, "fchmod": 1, "fchmodat": 2}
@@ -155,6 +166,16 @@ def _files(allowed: Allowed) -> dict[str, bpf.Rows]:
     if allowed.metadata:
         result |= {name: [[Masked(mode, 0, _SET_ID)]] for name, mode in _MODES.items()}
     return result
+
+
+def _itself(allowed: Allowed) -> dict[str, bpf.Rows]:
+    """Where other processes can be named: nothing is told of them. Of its own threads then nothing either."""
+    if allowed.alone:
+        return {}
+    told: dict[str, bpf.Rows] = {
+        name: [[Masked(place, who)] for who in (0, allowed.pid)] for name, place in _TOLD.items()
+    }
+    return {**told, **{name: [[Masked(0, 0, _NEGATIVE)]] for name in _CLOCKS}}
 
 
 def _options(allowed: Allowed) -> dict[str, bpf.Rows]:
@@ -178,6 +199,7 @@ def _conditional(allowed: Allowed) -> dict[str, bpf.Rows]:
     result: dict[str, bpf.Rows] = {
         **_files(allowed),
         **_options(allowed),
+        **_itself(allowed),
         **_sending(allowed),
         "tgkill": me,
         "kill": me,

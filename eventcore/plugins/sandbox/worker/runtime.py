@@ -94,8 +94,12 @@ class Runtime:
         return contextvars.copy_context().run(self._begin, call)
 
     def plain(self) -> bool:
-        """Whether nothing needs the loop: the plugin has plain functions alone, and neither tasks nor threads."""
-        return self._all_plain and not self._tasks and threading.active_count() == 1
+        """Whether nothing needs the loop: the plugin has plain functions alone, and neither tasks nor threads; nor has
+        it left anything in the loop, as a module may that is imported, which is due now or later."""
+        if not self._all_plain or self._tasks or threading.active_count() != 1:
+            return False
+        # The loop has no public way to ask; one of another kind is taken for empty.
+        return not (getattr(self._loop, "_ready", ()) or getattr(self._loop, "_scheduled", ()))
 
     def _begin(self, call: Call) -> bool:
         bind_for_good(call)

@@ -350,3 +350,27 @@ def program_by_the_loader(planted):
         file.write(program.read())
     loader = {"x86_64": "/lib64/ld-linux-x86-64.so.2", "aarch64": "/lib/ld-linux-aarch64.so.1"}[os.uname().machine]
     return subprocess.run([loader, own, "-c", "exit 7"], timeout=5).returncode == 7 or None
+
+
+def watch_the_work_of_another(planted):
+    """Reads the clock of a process's CPU time, and has one wake it: how busy the host is, and with what, to the
+    microsecond.
+
+    Stopped by: the pid namespace; seccomp.
+    """
+    syscall("timer_create", (~planted["host"] << 3 | 2) & 0xFFFFFFFF, 0, ctypes.byref(ctypes.c_int()))
+    return time.clock_gettime(~planted["host"] << 3 | 2)
+
+
+def look_for_another(planted):
+    """Asks of which group, session and core a process is, and so whether it is.
+
+    Stopped by: the pid namespace; seccomp.
+    """
+    found = []
+    for ask in (os.getpgid, os.getsid, os.sched_getaffinity, lambda pid: os.getpriority(os.PRIO_PROCESS, pid)):
+        try:
+            found.append(str(ask(planted["victim"])))
+        except OSError:
+            continue
+    return found or None

@@ -11,10 +11,12 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,8 @@ _AT_ONCE = 8
 _IDLE = 2
 #: For a process to start, and for an answer to come through, on a busy machine. Seconds.
 _START = 10.0
+#: Between the end of a process's line to us and its own. Seconds.
+_ENDING = 0.5
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -140,10 +144,9 @@ class Databases:
         try:
             answer = process.ask(asked)
         except OSError:
-            process.close()
-            raise InvalidInput(
-                f"the statement ran over its {self._settings.timeout:g} s in the database {asked['name']}; it was ended"
-            ) from None
+            why = process.end()
+            spent = f"ran over its {self._settings.timeout:g} s in the database {asked['name']}; it was ended"
+            raise InvalidInput(f"the statement {why or spent}") from None
         except BaseException:
             process.close()
             raise
@@ -195,9 +198,7 @@ class _Process:
                 [sys.executable, "-P", "-m", "eventcore.plugins.statements", str(far.fileno())],
                 pass_fds=[far.fileno()],
                 stdin=subprocess.DEVNULL,
-                env={
-                    name: os.environ[name] for name in ("PATH", "PYTHONPATH", "LD_LIBRARY_PATH") if name in os.environ
-                },
+                env=_environment(),
                 cwd="/",
             )
         self._fresh = True
@@ -219,6 +220,20 @@ class _Process:
         self._sock.close()
         self._process.kill()
         self._process.wait()
+
+    def end(self) -> str:
+        """End it. Returns why it had ended by itself, where that was not its clock; empty where it had not."""
+        with suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDING)  # its socket is closed a moment before
+        code = self._process.returncode
+        self.close()
+        return "" if code in (None, -signal.SIGALRM) else f"was not carried out: its process ended with {code}"
+
+
+def _environment() -> dict[str, str]:
+    """Little of ours, but for where our modules are: relative places would be others there."""
+    found = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    return found | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)}
 
 
 def _check(sql: Any, values: Any) -> None:

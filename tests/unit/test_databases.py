@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import resource
 import sqlite3
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
@@ -264,3 +265,13 @@ async def test_what_is_kept_for_a_plugin_is_forgotten(tmp_path: Path, anyio_back
             assert await core.plugins.forget("keeper") == each
             assert await core.plugins.forget("keeper") == dict.fromkeys(each, 0)
             assert await core.plugins.forget("other") == each
+
+
+async def test_a_process_that_cannot_begin_is_no_slow_statement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    databases = Databases(DatabaseSettings(), None, tmp_path)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(InvalidInput, match="was not carried out: its process ended with 1"):
+        await databases.fetch(databases.place("t", "p", "d"), "SELECT 1", [], 1)
+    databases.close()

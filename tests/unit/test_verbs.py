@@ -310,6 +310,7 @@ async def test_a_pause_in_any_moment_of_a_run_pauses_it(core: EventCore) -> None
             paused[(await core.workflows.pause(run.id)).status] += 1
             await core.workflows.resume(run.id)
         except Conflict as conflict:
-            assert "is completed" in str(conflict), conflict
+            if "is completed" not in str(conflict):
+                raise
         await run.result(20)
     assert paused.keys() == {"paused"}

@@ -63,9 +63,15 @@ class Work:
         self._reached = {0: 1}
         #: By depth: what each value costs, and each character.
         self._levels: list[tuple[int, int]] = []
+        #: What any value costs, where the schema looks neither into it nor at its characters, as many do not.
+        self._whatever = 0
+        if not any(self._into) and not self._level(0)[1]:
+            self._whatever = self._level(0)[0]
 
     def of(self, value: Any) -> int:
         """The parts that `value` may be looked at with, at the most; where it is more than MAX_WORK, not how much."""
+        if self._whatever:
+            return self._whatever
         work, depth, level = 0, 0, [value]
         while level:
             a_value, a_character = self._level(depth)

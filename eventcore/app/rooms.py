@@ -207,6 +207,7 @@ def make_workflows(
         reach=base.options.faults.reach,
         staging=bus.staging,
         announce=bus.announce,
+        build=bus.build,
     )
     runner = Runner(
         owner=base.owner,

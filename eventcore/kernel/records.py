@@ -362,7 +362,14 @@ class ScheduleAt:
     due: float
 
 
-Guard: TypeAlias = RunAt | KeyAbsent | CursorAt | CursorHeld | LiveRunsBelow | ScheduleAt
+@dataclass(frozen=True, slots=True)
+class StillListening:
+    """The row of what a step waits for is there: nothing has ended the wait."""
+
+    id: str
+
+
+Guard: TypeAlias = RunAt | KeyAbsent | CursorAt | CursorHeld | LiveRunsBelow | ScheduleAt | StillListening
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,17 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from eventcore.kernel.errors import Conflict
-from eventcore.kernel.records import Batch, CursorAt, CursorHeld, Guard, KeyAbsent, LiveRunsBelow, RunAt, ScheduleAt
+from eventcore.kernel.records import (
+    Batch,
+    CursorAt,
+    CursorHeld,
+    Guard,
+    KeyAbsent,
+    LiveRunsBelow,
+    RunAt,
+    ScheduleAt,
+    StillListening,
+)
 
 
 class View(Protocol):
@@ -34,6 +44,10 @@ class View(Protocol):
 
     def schedule_due(self, name: str) -> float | None:
         """When a schedule is due, or None if there is none."""
+        ...
+
+    def listens(self, name: str) -> bool:
+        """Whether the row of a wait is there."""
         ...
 
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
@@ -77,6 +91,8 @@ def _broken(guard: Guard, view: View) -> str | None:
         case ScheduleAt():
             same = view.schedule_due(guard.id) == guard.due
             return None if same else f"the plan {guard.id!r} was changed, done or given up"
+        case StillListening():
+            return None if view.listens(guard.id) else f"{guard.id!r} does not wait any more"
         case LiveRunsBelow():
             found = view.live_runs(guard.tenant, guard.slug, guard.limit_key)
             full = found >= guard.limit

@@ -98,6 +98,9 @@ class Tables:
         row = self.schedules.get(name)
         return None if row is None else row.due
 
+    def listens(self, name: str) -> bool:
+        return name in self.listening
+
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
         return sum(
             run.status in ("running", "waiting")

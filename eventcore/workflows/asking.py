@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
 
 import anyio
 
@@ -30,7 +31,7 @@ class Asking:
         driven: Mapping[str, Driven],
         claims: Claims,
         *,
-        go_on: Callable[[Run, Asked, Arrival], Awaitable[None]],
+        go_on: Callable[[Run, Any, Arrival], Awaitable[None]],
         settle: Callable[[Driven, Arrival], Awaitable[Decision | None]],
         call: Callable[[Driven, list[Call]], None],
         spawn: Callable[..., None],
@@ -38,8 +39,10 @@ class Asking:
         self._driven, self._claims = driven, claims
         self._go_on, self._settle, self._call, self._spawn = go_on, settle, call, spawn
 
-    async def ask(self, run_id: str, asked: Asked, guards: tuple[Guard, ...] = (), timeout: float = 30.0) -> bool:
-        """Do something to a run; return whether it was carried out (not whether it changed anything).
+    async def ask(
+        self, run_id: str, asked: Asked, guards: tuple[Guard, ...] = (), timeout: float = 30.0
+    ) -> bool | None:
+        """Do something to a run; return whether it changed anything. None: it was not carried out in time.
 
         Args:
             guards: what must hold besides, in the commit that does it.
@@ -47,23 +50,34 @@ class Asking:
         Raises:
             Conflict: another engine drives the run, or a guard does not hold.
         """
-        done = anyio.Event()
-        arrival = Arrival(asked, guards=guards, done=done)
+        with anyio.move_on_after(timeout):
+            # Who asks for something else in the same moment may load the run anew, and then our copy is out of date.
+            while (changed := await self._once(run_id, Arrival(asked, guards=guards, done=anyio.Event()))) is None:
+                pass
+            return changed
+        return None
+
+    async def _once(self, run_id: str, arrival: Arrival) -> bool | None:
         driven = self._driven.get(run_id)
         if driven is None:
             run = await self._claims.one(run_id)
             if run is None:
                 raise Conflict(f"another engine drives run {run_id}; ask there, or wait until its lease has ended")
-            await self._go_on(run, asked, arrival)
-        elif driven.inline is not None and not driven.stops(asked):
+            await self._go_on(run, arrival.tick, arrival)
+        else:
+            self.hand(driven, arrival)
+        assert arrival.done is not None
+        await arrival.done.wait()
+        if arrival.refused is not None:
+            raise arrival.refused
+        return arrival.changed
+
+    def hand(self, driven: Driven, arrival: Arrival) -> None:
+        """Give it to a run that is being driven."""
+        if driven.inline is not None and not driven.stops(arrival.tick):
             self._spawn(self._aside, driven, arrival)
         else:
             driven.put(arrival)
-        with anyio.move_on_after(timeout):
-            await done.wait()
-        if arrival.refused is not None:
-            raise arrival.refused
-        return done.is_set()
 
     async def _aside(self, driven: Driven, arrival: Arrival) -> None:
         """Settle while the run's own task is in a call, which goes on: a pause must not wait for a step to end."""
@@ -74,5 +88,4 @@ class Asking:
             decision = None if driven.closed else await self._settle(driven, arrival)
             if decision is not None:
                 self._call(driven, decision.calls)
-        if arrival.done is not None:
-            arrival.done.set()
+        arrival.settled(decision)

@@ -29,6 +29,15 @@ class Arrival:
     done: anyio.Event | None = None
     #: Why what was asked for was not done: one of its guards does not hold.
     refused: EventCoreError | None = None
+    #: Whether it was followed by anything; None if nobody came to it: the run was taken over, or was over.
+    changed: bool | None = None
+
+    def settled(self, decision: Decision | None) -> None:
+        """Tell who asked what came of it. None: nothing, since this copy of the run is out of date."""
+        if decision is not None:
+            self.changed = bool(decision.entries)
+        if self.done is not None:
+            self.done.set()
 
     @property
     def bare(self) -> bool:
@@ -148,8 +157,7 @@ class Driven:
         self.closed = True
         self.cut_off([*self.scopes])
         for arrival in self.inbox:
-            if arrival.done is not None:
-                arrival.done.set()
+            arrival.settled(None)
 
     async def next(self) -> Arrival:
         while not self.inbox:

@@ -109,6 +109,7 @@ class Workflows:
         reach: Callable[[str], None],
         staging: Callable[[], Staging | None],
         announce: Callable[..., Awaitable[Event]],
+        build: Callable[..., Event],
     ) -> None:
         self.registry, self.launcher = registry, launcher
         self._store, self._commit, self._clock, self._invoker = store, commit, clock, invoker
@@ -125,6 +126,7 @@ class Workflows:
             clock=clock,
             context=context,
             announce=announce,
+            build=build,
             load=self._load,
         )
         self.schedules: Scheduler | None = None

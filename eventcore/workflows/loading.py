@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from eventcore.kernel.ports import Store
-from eventcore.kernel.records import JournalEntry, Run, Snapshot
+from eventcore.kernel.records import LIVE, JournalEntry, Run, Snapshot
 from eventcore.workflows.plan import Plan
 from eventcore.workflows.scribe import Active, entries_of, initial_state
 from eventcore.workflows.snapshots import EVERY, UnfitSnapshot, restore, spacing
@@ -25,6 +25,7 @@ async def load(store: Store, run: Run, plan: Plan, every: int = EVERY) -> Active
     if kept is not None and not _restored(active, kept, every):
         journal = await store.journal(run.id)
     _follow(active, journal)
+    active.state.ended = run.status not in LIVE  # an end is told by the run's row; it is no entry of the journal
     if active.state.count >= every and journal:
         active.position = journal[-1].event.position
     return active

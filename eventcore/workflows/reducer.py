@@ -264,7 +264,8 @@ def _asked(decision: Decision, tick: Asked) -> None:
         case "terminate":
             _terminate(decision, tick)
         case "retry":
-            _retry(decision, tick)
+            if decision.state.ended:  # another one may have come first
+                _retry(decision, tick)
 
 
 def _unpause(decision: Decision, tick: Asked) -> None:

@@ -88,14 +88,15 @@ class Runner:
         self._timers = TimerKeeper(store, clock, self._fire)
         self.expect = self._timers.expect
         self._waker = Waker(store, self._saver, listeners, self._timers, self._spawn)
-        self.ask = Asking(
+        self._asking = Asking(
             self._driven,
             self._claims,
             go_on=self._go_on,
             settle=self._settle,
             call=self._call_beside,
             spawn=self._spawn,
-        ).ask
+        )
+        self.ask = self._asking.ask
 
     # -- life --------------------------------------------------------------------------------------------------------
 
@@ -196,6 +197,9 @@ class Runner:
         plan = await plan_of(self._registry, self._store, run)
         if plan is None:
             log.error("run %s of %s cannot go on: its definition is gone", run.id, run.slug)
+            if asked is not None:
+                asked.refused = Conflict(f"run {run.id} of {run.slug} cannot go on: its definition is gone")
+                asked.settled(None)
             return
         driven = Driven(await load(self._store, run, plan, self._saver.every))
         other = self._driven.get(run.id)
@@ -204,7 +208,7 @@ class Runner:
             if isinstance(tick, TimerFired | Answered):
                 other.fire(tick)
             elif isinstance(tick, Asked):
-                other.put(asked or Arrival(tick))
+                self._asking.hand(other, asked or Arrival(tick))
             return
         self._parked.pop(run.id, None)
         self._driven[run.id] = driven
@@ -247,8 +251,7 @@ class Runner:
                     await driven.aside.wait()
                 decision = await self._settle(driven, arrival)
                 driven.firing.discard(timer_name(arrival.tick))
-                if arrival.done is not None:
-                    arrival.done.set()
+                arrival.settled(decision)
                 if decision is None or decision.end is not None:
                     return
                 calls = decision.calls

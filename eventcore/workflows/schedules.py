@@ -125,7 +125,7 @@ class Scheduler:
         registry: Registry,
         launcher: Launcher,
         tenant: str,
-        ask: Callable[[str, Asked], Awaitable[bool]],
+        ask: Callable[[str, Asked], Awaitable[Any]],
     ) -> None:
         self._store, self._commit, self._clock, self._ids = store, commit, clock, ids
         self._registry, self._launcher, self._tenant, self._ask = registry, launcher, tenant, ask

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from eventcore.kernel.context import CallContext
@@ -10,10 +10,11 @@ from eventcore.kernel.errors import AccessDenied, Conflict, InvalidInput, NotFou
 from eventcore.kernel.event import Event
 from eventcore.kernel.json import decode
 from eventcore.kernel.ports import Clock, Store
-from eventcore.kernel.records import LIVE, Guard, LiveRunsBelow, Run
+from eventcore.kernel.records import LIVE, Batch, Guard, Listening, LiveRunsBelow, Run, StillListening
 from eventcore.workflows.advance import DECIDED
 from eventcore.workflows.definition import needs_of
 from eventcore.workflows.launch import Launcher, room_for
+from eventcore.workflows.listening import wake_timer
 from eventcore.workflows.pinned import plan_of
 from eventcore.workflows.plan import SIGNALLED, Plan
 from eventcore.workflows.registry import Registry
@@ -24,6 +25,15 @@ from eventcore.workflows.state import UNDO, Entry
 from eventcore.workflows.ticks import Asked
 
 _ENDED_BADLY = frozenset({"failed", "cancelled", "terminated"})
+
+#: As what a run may be found where a verb changed nothing, since somebody else has asked for the same.
+_LEADS_TO = {
+    "pause": {"paused"},
+    "resume": set[str](),
+    "cancel": {"cancelled", *LIVE},
+    "terminate": {"terminated"},
+    "retry": set[str](),
+}
 
 
 class Verbs:
@@ -39,11 +49,13 @@ class Verbs:
         clock: Clock,
         context: Callable[[], CallContext],
         announce: Callable[..., Awaitable[Event]],
+        build: Callable[..., Event],
         load: Callable[[str], Awaitable[Run]],
     ) -> None:
         self._registry, self._launcher, self._store = registry, launcher, store
         self._commit, self._clock = commit, clock
-        self._context, self._announce, self._load = context, announce, load
+        self._context, self._load = context, load
+        self._announce, self._build = announce, build
         self.runner: Runner | None = None
 
     async def signal(self, run_id: str, signal: str, data: Any = None) -> None:
@@ -81,15 +93,15 @@ class Verbs:
             guards = room_for(plan, run)
         asked = Asked(verb, self._context().actor, self._clock.now(), reason, same_key)  # type: ignore[arg-type]
         try:
-            done = await self.runner.ask(run.id, asked, guards)
+            changed = await self.runner.ask(run.id, asked, guards)
         except Conflict as conflict:
             raise _explained(conflict, verb) from None
-        if not done:
+        if changed is None:
             raise Conflict(f"run {run.id} was told to {verb}, but has not done so yet; look again later")
         now = await self._load(run.id)
-        if verb == "pause" and now.status != "paused":
-            why = "is ending: what it did is being undone" if now.status in LIVE else f"is {now.status}"
-            raise Conflict(f"run {run.id} {why}, so it is too late to pause it")
+        # A run that was paused in its last step is over with that.
+        if (verb == "pause" or not changed) and now.status not in _LEADS_TO[verb]:
+            raise Conflict(f"run {run.id} {_too_late(verb, now.status)}")
         return now
 
     async def _live(self, run_id: str, verb: str) -> Run:
@@ -145,12 +157,12 @@ class Verbs:
 
     async def approvals(self) -> list[dict[str, Any]]:
         """Approvals that somebody has to give: run, step, message, roles."""
-        tenant, found, after = self._context().tenant, list[dict[str, Any]](), ""
+        return [{"run": row.run, "step": row.path, **decode(row.raw)["about"]} for row in await self._approvals()]
+
+    async def _approvals(self) -> list[Listening]:
+        tenant, found, after = self._context().tenant, list[Listening](), ""
         while rows := await self._store.listening(after):
-            for row in rows:
-                body = decode(row.raw)
-                if body["kind"] == "approval" and row.tenant == tenant:
-                    found.append({"run": row.run, "step": row.path, **body["about"]})
+            found += [row for row in rows if row.tenant == tenant and decode(row.raw)["kind"] == "approval"]
             after = rows[-1].id
         return found
 
@@ -161,28 +173,42 @@ class Verbs:
             NotFound: nothing of the run waits for an approval.
             InvalidInput: several steps do, and none is named.
             AccessDenied: the caller has none of the roles.
+            Conflict: somebody else has decided in this moment, or the time for it is over.
         """
         await self._load(run_id)
-        waiting = {one["step"]: one for one in await self.approvals() if one["run"] == run_id}
+        waiting = {row.path: row for row in await self._approvals() if row.run == run_id}
         if step is None and len(waiting) > 1:
             raise InvalidInput(f"several steps of run {run_id} wait: {', '.join(waiting)}", hint="name one")
-        one = waiting.get(step) if step is not None else next(iter(waiting.values()), None)
-        if one is None:
+        row = waiting.get(step) if step is not None else next(iter(waiting.values()), None)
+        if row is None:
             raise NotFound(f"no step of run {run_id} waits for an approval", hint="eventcore approvals list")
         context = self._context()
-        if "operator" not in context.roles and not {*one["roles"]} & context.roles:
-            raise AccessDenied(
-                f"{context.actor} may not decide this; one of {', '.join(one['roles']) or 'operator'} may"
-            )
-        told: Mapping[str, Any] = {
-            "run": run_id,
-            "step": one["step"],
-            "approved": approved,
-            "by": context.actor,
-            "note": note,
-        }
-        await self._announce(DECIDED, told, context, source="/workflows", subject=one["step"])
-        return str(one["step"])
+        roles = decode(row.raw)["about"]["roles"]
+        if "operator" not in context.roles and not {*roles} & context.roles:
+            raise AccessDenied(f"{context.actor} may not decide this; one of {', '.join(roles) or 'operator'} may")
+        told = {"run": run_id, "step": row.path, "approved": approved, "by": context.actor, "note": note}
+        await self._decided(row, self._build(DECIDED, told, context, source="/workflows", subject=row.path))
+        return row.path
+
+    async def _decided(self, row: Listening, event: Event) -> None:
+        """The first decision counts, of whatever engine: it ends the wait in its own commit."""
+        batch = Batch(log=[event], timers=[wake_timer(row, event)], listening_done=[row.id])
+        try:
+            await self._commit(batch, (StillListening(row.id),))
+        except Conflict as conflict:
+            if not isinstance(conflict.guard, StillListening):
+                raise
+            message = f"{row.path} of run {row.run} does not wait any more: somebody else decided, or its time is over"
+            raise Conflict(message, hint=f"eventcore runs show {row.run}") from None
+
+
+def _too_late(verb: str, status: str) -> str:
+    """Why nothing came of what was asked, in the moment in which somebody else's came first."""
+    if status not in LIVE:
+        return f"is {status}, so it is too late to {verb} it"
+    if verb == "pause":
+        return "is ending: what it did is being undone, so it is too late to pause it"
+    return f"is {status}: it goes on already"
 
 
 def _explained(conflict: Conflict, verb: str) -> Conflict:

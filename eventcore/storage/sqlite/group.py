@@ -185,6 +185,12 @@ class _Group:
         found = self._connection.execute(SQL["schedule_due"], (name,)).fetchone()
         return None if found is None else found[0]
 
+    def listens(self, name: str) -> bool:
+        rows = self._rows.get("listening", {})
+        if name in rows:
+            return rows[name] is not None
+        return self._connection.execute(SQL["is_listening"], (name,)).fetchone() is not None
+
     def live_runs(self, tenant: str, slug: str, limit_key: str | None) -> int:
         # Counted by the database, which must know of the group's own runs first.
         self._write_runs()

@@ -515,6 +515,10 @@ DELETE FROM schedules WHERE id = ?;
 -- When it is due, for a guard.
 SELECT due FROM schedules WHERE id = ?;
 
+-- name: is_listening
+-- Whether a step still waits, for a guard.
+SELECT 1 FROM listening WHERE id = ?;
+
 -- name: due_schedules
 -- Of workflows, what should have happened by now.
 SELECT id, tenant, due, raw, owner FROM schedules WHERE due <= ? AND owner = '' ORDER BY due, id LIMIT ?;

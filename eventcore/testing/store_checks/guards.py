@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import replace
 
 from eventcore.kernel.errors import Conflict
-from eventcore.kernel.records import Batch, Cursor, CursorAt, EventQuery, Key, KeyAbsent, LiveRunsBelow, RunAt, RunQuery
+from eventcore.kernel.records import (
+    Batch,
+    Cursor,
+    CursorAt,
+    EventQuery,
+    Key,
+    KeyAbsent,
+    Listening,
+    LiveRunsBelow,
+    RunAt,
+    RunQuery,
+    StillListening,
+)
 from eventcore.testing.store_checks.records import MakeStore, attempt, event, move, run, started, together, wins
 
 
@@ -62,6 +74,18 @@ async def check_guard_live_runs(make_store: MakeStore) -> None:
         assert await attempt(store, Batch(), LiveRunsBelow("default", "triage", 2, "ada")) == 0
         await store.commit(Batch(moves=[move("r0", 3, "running")]))
         assert isinstance(await attempt(store, Batch(), LiveRunsBelow("default", "triage", 2, "ada")), Conflict)
+
+
+async def check_guard_still_listening(make_store: MakeStore) -> None:
+    """A wait is ended once: whoever removes its row first."""
+    async with started(make_store) as store:
+        wait = Listening("r1/a", "default", "r1", "a", "paid", b"{}")
+        assert isinstance(await attempt(store, Batch(), StillListening("r1/a")), Conflict)
+        await store.commit(Batch(listening=[wait]))
+        assert await attempt(store, Batch(), StillListening("r1/a")) == 0
+        ends = [(Batch(listening_done=["r1/a"]), (StillListening("r1/a"),)) for _ in range(20)]
+        assert len(wins(await together(store, ends))) == 1
+        assert isinstance(await attempt(store, Batch(), StillListening("r1/a")), Conflict)
 
 
 async def check_competing_guards(make_store: MakeStore) -> None:

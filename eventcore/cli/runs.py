@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import click
@@ -11,6 +13,7 @@ from eventcore.cli.base import FAILED, Suggesting, examples, face, format_option
 
 #: Removing takes as long as it takes; a chunk at a time.
 _PRUNE_SECONDS = 3600
+_PART = re.compile(r"\[\d+\]|/?[^\[/]+")
 
 
 @click.group(name="runs", cls=Suggesting, epilog=examples("eventcore runs list --status failed"))
@@ -157,7 +160,7 @@ def print_run(run: Mapping[str, Any]) -> None:
         ]
     )
     last = {step["step"]: step["attempt"] for step in run.get("steps", ())}
-    for step in run.get("steps", ()):
+    for step in _as_a_tree(run.get("steps", ())):
         # Nothing was recorded of its end: the engine was closed or killed, and a later attempt took over.
         cut_off = step["status"] == "running" and step["attempt"] < last[step["step"]]
         state = "interrupted" if cut_off else step["status"]
@@ -176,6 +179,8 @@ def print_run(run: Mapping[str, Any]) -> None:
                 click.echo(f"  {dim(name.ljust(6))}  {fit(compact(step[name]), 10)}")
         if step.get("run"):
             click.echo(f"  {dim('child ')}  {step['run']}")
+        for name, told in _awaited(step) if step["attempt"] == last[step["step"]] else ():
+            click.echo(f"  {dim(name.ljust(6))}  {told}")
         if step.get("error"):
             click.echo(f"  {dim('error ')}  {click.style(_error(step['error']), fg='red')}")
     for deed in run.get("deeds", ()):
@@ -203,9 +208,44 @@ def _doing(step: Mapping[str, Any]) -> str:
             return f"{kind} {clean(str(step.get(kind, '')))}".strip()
 
 
+def _as_a_tree(steps: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """What is inside a group or a `foreach` comes right after it, items by their number; else what began first. What
+    undoes steps comes last, in its own order."""
+    first: dict[str, int] = {}
+
+    def place(path: str) -> tuple[tuple[int, int], ...]:
+        parts = _PART.findall(path)
+        ends = itertools.accumulate(parts)
+        return tuple(
+            (1, int(part[1:-1])) if part.startswith("[") else (0, first.setdefault(end, len(first)))
+            for part, end in zip(parts, ends, strict=True)
+        )
+
+    forward = [step for step in steps if not step["step"].endswith("~undo")]
+    undoing = [step for step in steps if step["step"].endswith("~undo")]
+    return sorted(forward, key=lambda step: (place(step["step"]), step["attempt"])) + undoing
+
+
+def _awaited(step: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Until when a step waits, and for whom or what."""
+    from eventcore.cli.output import clean, compact, fit, local_time
+
+    if step["status"] == "retrying":
+        yield "again", local_time(step["next"])
+    if step["status"] != "waiting":
+        return
+    if step.get("kind") == "approve":
+        yield "who", clean(", ".join(step.get("roles") or ["operator"]))
+    if step.get("match"):
+        yield "match", fit(compact(step["match"]), 10)
+    if step.get("until"):
+        yield "until", local_time(step["until"])
+
+
 def _error(error: Any) -> str:
     from eventcore.cli.output import clean, compact
 
     if isinstance(error, dict) and error.get("message"):
-        return clean(str(error["message"]))
+        left = error.get("compensation_failed")
+        return clean(str(error["message"]) + (f"; could not be undone: {', '.join(left)}" if left else ""))
     return compact(error)

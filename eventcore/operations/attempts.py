@@ -7,6 +7,7 @@ from typing import Any
 
 from eventcore.kernel.records import JournalEntry
 from eventcore.operations.shapes import instant
+from eventcore.workflows.plan import SIGNALLED
 
 #: What a step does, as its entries name it.
 _KINDS = ("plugin", "workflow", "hook", "emit", "sleep", "wait_for", "approve")
@@ -15,7 +16,8 @@ _WAITING = {"sleep": "time", "wait_for": "event", "approve": "approval"}
 
 def attempts(journal: Sequence[JournalEntry]) -> list[dict[str, Any]]:
     """One row an attempt: `step`, `attempt`, `kind`, `status`, and as far as known what it does, input, output, error,
-    `seconds`, what it `waits` for and `until` when, and the `run` of a child."""
+    `seconds`, what it `waits` for and `until` when, the `roles` that may decide or the values that have to `match`, and
+    the `run` of a child."""
     rows: dict[tuple[str, int], dict[str, Any]] = {}
     begun: dict[tuple[str, int], float] = {}
     for entry in journal:
@@ -70,5 +72,13 @@ def _started(row: dict[str, Any], data: dict[str, Any]) -> None:
     row |= {"input": data.get("input")}
     row |= {"interrupted": True} if data.get("interrupted") else {}
     if kind in _WAITING:
-        row |= {"status": "waiting", "waits": _WAITING[kind]}
+        row |= {"status": "waiting", "waits": _WAITING[kind]} | _wanted(kind, data.get("listen") or {})
         row |= {"until": instant(data["due"])} if data.get("due") else {}
+
+
+def _wanted(kind: str, listen: dict[str, Any]) -> dict[str, Any]:
+    """Who or what ends a wait."""
+    if kind == "approve":
+        return {"roles": listen.get("about", {}).get("roles", [])}
+    told = listen.get("match", {})
+    return {"match": told} if told and listen.get("event") != SIGNALLED else {}

@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import anyio
+import click
 import pytest
 
 from eventcore import EventCore
+from eventcore.cli.runs import print_run
 from eventcore.operations import runs
 
 pytestmark = pytest.mark.anyio
@@ -79,5 +81,54 @@ async def test_each_kind_tells_what_it_does_and_what_it_waits_for(core: EventCor
         ("workflow_paused", "operator", "lunch")
     ]
     kid = await runs.show(core.engine, child.id)
+    assert steps["yes", 1]["roles"] == []
     assert kid["parent"] == f"{run.id}/kid"
     assert (kid["steps"][0]["wait_for"], kid["steps"][0]["waits"]) == ("paid", "event")
+
+
+async def test_people_see_steps_as_a_tree_and_what_each_waits_for(core: EventCore, capsys: Any) -> None:
+    @core.intent("fails")
+    async def fails(params: Any) -> Any:
+        raise ValueError("no")
+
+    inner = [{"id": "x", "emit": "seen", "compensate": {"plugin": "fails", "retry": {"attempts": 1}}}]
+    inner.append({"id": "y", "sleep": "1ms"})
+    core.workflows.define(
+        {
+            "slug": "w",
+            "steps": [
+                {"id": "all", "foreach": [1] * 11, "max_parallel": 11, "steps": inner},
+                {
+                    "id": "yes",
+                    "needs": [],
+                    "approve": {"message": "Ship it?", "roles": ["boss", "lead"], "timeout": "1h"},
+                },
+                {"id": "paid", "needs": [], "wait_for": {"event": "paid", "match": {"order": 7}}},
+            ],
+        }
+    )
+    run = await core.workflows.start("w")
+
+    async def printed() -> list[str]:
+        print_run(await runs.show(core.engine, run.id))
+        return click.unstyle(capsys.readouterr().out).splitlines()
+
+    with anyio.fail_after(15):
+        lines = await printed()
+        while not any(line.startswith("all ") and "completed" in line for line in lines):
+            await anyio.sleep(0.01)
+            lines = await printed()
+    begin = [line.split("  ")[0] for line in lines if line and not line.startswith(" ")][4:]
+    tree = ["all", *(f"all[{n}]{part}" for n in range(11) for part in ("", "/x", "/y")), "yes", "paid"]
+    assert [line for line in begin if line in tree] == tree
+    text = "\n".join(lines)
+    assert "  who     boss, lead\n  until   20" in text
+    assert '  match   {"order": 7}' in text
+    await core.workflows.cancel(run.id)
+    assert await run.over(10)
+    lines = await printed()
+    undone = [line.split("  ")[0] for line in lines if "~undo" in line.split("  ")[0]]
+    assert lines.index(next(line for line in lines if line.startswith("paid"))) < lines.index(
+        next(line for line in lines if line.startswith(undone[0]))
+    )
+    assert any("could not be undone: all[" in line for line in lines)

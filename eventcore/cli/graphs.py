@@ -64,13 +64,15 @@ def print_diff(found: Mapping[str, Any]) -> None:
         (
             signs[one["change"]],
             one["path"] or "(definition)",
-            one["status"] or "not begun",
+            one["status"] or ("not begun" if one["path"] else ""),
             ", ".join(one["keys"]),
             one["means"],
         )
         for one in found["changes"]
     ]
     table(("", "step", "in the run", "changed", "means"), rows, nothing="only the form of the text has changed")
+    if rows:
+        click.echo("\nThe run goes on as it began. In the new form: eventcore runs fork ID STEP --definition new")
 
 
 def follow(entries: Generator[Any, None, Any], as_json: bool) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from eventcore.workflows.ticks import Asked
 
 _ENDED_BADLY = frozenset({"failed", "cancelled", "terminated"})
 
+_LISTS = "eventcore approvals list"
 #: As what a run may be found where a verb changed nothing, since somebody else has asked for the same.
 _LEADS_TO = {
     "pause": {"paused"},
@@ -175,13 +176,13 @@ class Verbs:
             AccessDenied: the caller has none of the roles.
             Conflict: somebody else has decided in this moment, or the time for it is over.
         """
-        await self._load(run_id)
+        status = (await self._load(run_id)).status
         waiting = {row.path: row for row in await self._approvals() if row.run == run_id}
         if step is None and len(waiting) > 1:
             raise InvalidInput(f"several steps of run {run_id} wait: {', '.join(waiting)}", hint="name one")
         row = waiting.get(step) if step is not None else next(iter(waiting.values()), None)
         if row is None:
-            raise NotFound(f"no step of run {run_id} waits for an approval", hint="eventcore approvals list")
+            raise NotFound(f"no step of run {run_id}, which is {status}, waits for an approval", hint=_LISTS)
         context = self._context()
         roles = decode(row.raw)["about"]["roles"]
         if "operator" not in context.roles and not {*roles} & context.roles:

@@ -181,11 +181,17 @@ class Life:
 
     async def _rest(self) -> None:
         with anyio.move_on_after(10):
-            while await self.store.timers(self.clock.now() + 1) or not self.core.engine.idle:
+            while await self._at_work():
                 await anyio.sleep(0.001)
             await self._check()
             return
         raise AssertionError(f"no rest at {self.clock.now()}: {await self.store.timers(self.clock.now() + 1)}")
+
+    async def _at_work(self) -> bool:
+        """Whether anything goes on; a run that was left behind waits for its intents until they are registered."""
+        if not self.core.engine.idle or await self.store.timers(self.clock.now() + 1):
+            return True
+        return any(run.status == "waiting" and run.raw_error is not None for run in await self._all())
 
     # -- what is done ------------------------------------------------------------------------------------------------
 

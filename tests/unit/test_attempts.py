@@ -9,8 +9,9 @@ import click
 import pytest
 
 from eventcore import EventCore
+from eventcore.cli.graphs import print_diff
 from eventcore.cli.runs import print_run
-from eventcore.operations import runs
+from eventcore.operations import looks, runs
 
 pytestmark = pytest.mark.anyio
 
@@ -132,3 +133,27 @@ async def test_people_see_steps_as_a_tree_and_what_each_waits_for(core: EventCor
         next(line for line in lines if line.startswith(undone[0]))
     )
     assert any("could not be undone: all[" in line for line in lines)
+
+
+async def test_what_a_changed_definition_means_for_a_run_that_goes_on(core: EventCore, capsys: Any) -> None:
+    def define(*steps: dict[str, Any]) -> None:
+        core.workflows.define({"slug": "w", "steps": [*steps]})
+
+    ask, tell = {"id": "ok", "approve": "Go?"}, {"id": "tell", "emit": "told"}
+    define(ask, tell)
+    run = await core.workflows.start("w")
+    await core.drain(5)
+    for steps, expected in (
+        ((ask, tell), "w has not changed since the run began"),
+        ((ask | {"approve": "Really?"}, tell), "~ ok waiting approve is waiting; would begin again in its new form"),
+        ((tell, ask), "~ tell not begun needs has not begun; would run in its new form"),
+        ((ask,), "- tell not begun would not run"),
+        ((ask, {"id": "more", "sleep": 1}, tell), "+ more not begun would run, after what it needs"),
+    ):
+        define(*steps)
+        print_diff(await looks.run_diff(core.engine, run.id))
+        lines = [" ".join(line.split()) for line in click.unstyle(capsys.readouterr().out).splitlines()]
+        assert expected in lines, lines
+        assert ("The run goes on as it began" in " ".join(lines)) == ("not changed" not in expected)
+    await core.workflows.verbs.decide(run.id, "ok", approved=True)
+    assert await run.result(5) is None  # it told, although the definition as it is now sleeps before that

@@ -88,3 +88,11 @@ def test_the_others() -> None:
     assert play("hand_over_to_n8n", {"mail": "a@b"}, enrich_lead=lambda _: 1).emitted[0][1]["lead"] == 1
     assert called(play("escalation", {"customer": "c"})) == ["notify_user", "notify_user"]
     assert called(play("escalation", {"customer": "c"}, signal(60, "taken", {"by": "x"}))) == ["notify_user"]
+
+
+@pytest.mark.parametrize("path", sorted((FOLDER.parents[1] / "workflows").glob("*.yaml")), ids=lambda path: path.stem)
+def test_the_catalogues_own_end_the_same_wherever_they_crash(path: Path) -> None:
+    inputs: dict[str, Any] = {"text": "why?", "question": "why?", "user": "ada", "topic": "x"}
+    anything: Any = Anything({"text_classifier": lambda _: {"label": "question"}})
+    run = Rehearsal(path, intents=anything, workflows=anything).crash_everywhere(inputs)
+    assert run.status in ("completed", "failed")

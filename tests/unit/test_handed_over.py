@@ -229,3 +229,33 @@ async def test_a_header_whose_secret_is_not_set() -> None:
     engines = make_engines(settings, Named(), SystemClock(), None, make_tokens(settings, None, SystemClock()))  # type: ignore[arg-type]
     with pytest.raises(InvalidInput, match=r"workflows\.engines\.n8n\.headers\.x-key names a secret that is not set"):
         await engines.find("any").start(ExternalStart("any", {}, "k", "t"))  # type: ignore[union-attr]
+
+
+async def test_an_answer_to_a_run_that_failed_is_refused_and_counts_once_it_is_retried(
+    core: EventCore, far: Elsewhere
+) -> None:
+    mended = False
+
+    @core.intent("beside")
+    async def beside(params: Any) -> None:
+        if not mended:
+            raise ValueError("not yet")
+
+    steps = [{"id": "a", "workflow": "far"}, {"id": "go", "needs": [], "wait_for": {"signal": "go"}}]
+    steps.append({"id": "b", "needs": ["go"], "plugin": "beside"})
+    core.workflows.define({"slug": "w", "steps": steps, "outputs": "{{ steps.a.output }}"})
+    run = await core.workflows.start("w")
+    await parked(core)
+    await core.workflows.signal(run.id, "go")
+    assert await run.over(5)
+    with pytest.raises(Conflict, match="does not wait for an answer any more"):
+        await core.workflows.answer(far.token(), {"early": True})
+    mended = True
+    await core.workflows.retry(run.id)
+    await parked(core)
+    await core.workflows.answer(far.token(), {"again": True})
+    again = await core.workflows.run(run.id)
+    assert await again.result(5) == {"again": True}
+    assert len(far.seen) == 1
+    with pytest.raises(Conflict, match="does not wait for an answer any more"):  # nor after the end
+        await core.workflows.answer(far.token(), {"again": True})

@@ -21,7 +21,7 @@ from eventcore.workflows.external.port import ExternalStart, Waiting
 
 _MAX_WAIT = 60.0
 _TELLS = 300
-#: httpx counts the time of each wait; so that a response that drips in has an end, all together may take so much longer.
+#: httpx counts the time of each wait; so that a response that drips in has an end, all may take so much longer.
 _GRACE = 1.0
 _AGAIN = (httpx.ConnectError, httpx.ConnectTimeout, httpx.ReadError, httpx.WriteError, httpx.RemoteProtocolError)
 

@@ -17,6 +17,7 @@ from eventcore.workflows.diff import compare, statuses_of
 from eventcore.workflows.drawing import lines, mermaid, svg
 from eventcore.workflows.graph import Graph, graph_of
 from eventcore.workflows.schema import json_schema
+from eventcore.workflows.state import UNDO
 
 FORMATS = ("text", "mermaid", "svg")
 _OVER = ("completed", "failed", "cancelled", "terminated")
@@ -35,7 +36,14 @@ async def workflow_graph(engine: Engine, slug: str, format: str = "text") -> dic
 async def run_graph(engine: Engine, id: str, format: str = "text") -> dict[str, Any]:
     """The graph of the definition that a run is pinned to, with how far each step has come."""
     run = await runs.show(engine, id)
-    return drawn(graph_of(await _pinned(engine, id), statuses_of(run["steps"])), format)
+    return drawn(graph_of(await _pinned(engine, id), _with_undone(statuses_of(run["steps"]))), format)
+
+
+def _with_undone(statuses: dict[str, str]) -> dict[str, str]:
+    undone = [
+        path.removesuffix(UNDO) for path, status in statuses.items() if path.endswith(UNDO) and status == "completed"
+    ]
+    return statuses | dict.fromkeys(undone, "undone")
 
 
 async def run_diff(engine: Engine, id: str) -> dict[str, Any]:

@@ -18,6 +18,7 @@ MARKS = {
     "retrying": "↻",
     "skipped": "○",
     "cancelled": "⊘",
+    "undone": "↶",
     "pending": "·",
 }
 _UP, _DOWN, _LEFT, _RIGHT = 1, 2, 4, 8
@@ -92,6 +93,7 @@ _CLASSES = {
     "failed": "fill:#fee2e2,stroke:#dc2626",
     "running": "fill:#dbeafe,stroke:#2563eb",
     "waiting": "fill:#fef9c3,stroke:#ca8a04",
+    "undone": "fill:#f8fafc,stroke:#94a3b8,stroke-dasharray:4 3",
 }
 
 
@@ -125,7 +127,7 @@ _STYLE = """
 text{font:12px system-ui,sans-serif;fill:#475569}.id{font-weight:600;font-size:13px;fill:#0f172a}
 .title{font-weight:600;font-size:15px;fill:#0f172a}.back{fill:#f8fafc}
 .completed{fill:#dcfce7;stroke:#16a34a}.failed{fill:#fee2e2;stroke:#dc2626}.running{fill:#dbeafe;stroke:#2563eb}
-.waiting,.retrying{fill:#fef9c3;stroke:#ca8a04}.skipped,.cancelled,.pending{stroke-dasharray:4 3}
+.waiting,.retrying{fill:#fef9c3;stroke:#ca8a04}.skipped,.cancelled,.undone,.pending{stroke-dasharray:4 3}
 @media(prefers-color-scheme:dark){.back{fill:#0f172a}.box{fill:#1e293b;stroke:#64748b}.edge{stroke:#64748b}
 text{fill:#cbd5e1}.id,.title{fill:#f8fafc}.completed{fill:#14532d}.failed{fill:#7f1d1d}.running{fill:#1e3a8a}
 .waiting,.retrying{fill:#713f12}}

@@ -10,6 +10,7 @@ import pytest
 
 from eventcore import EventCore
 from eventcore.kernel.errors import Conflict
+from eventcore.operations import looks
 
 pytestmark = pytest.mark.anyio
 
@@ -159,3 +160,20 @@ async def test_what_was_finished_before_a_pause_of_retries_is_undone_by_a_cancel
     await core.workflows.cancel(run.id)
     assert await run.over(10)
     assert (await run.status(), world.undone) == ("cancelled", ["a"])
+
+
+async def test_the_graph_of_a_run_tells_what_was_undone(core: EventCore, world: World) -> None:
+    world.broken = {"x-1-left", "x-2-left"}
+    run = await core.workflows.start("kid", {"n": "x", "fails": True})
+    assert await run.over(10)
+    found = await looks.run_graph(core.engine, run.id)
+    assert {node["path"]: node["status"] for node in found["nodes"]} == {
+        "all": "completed",
+        "all/left": "completed",  # it could not be undone
+        "all/right": "undone",
+        "all/both": "undone",
+        "hold": "skipped",
+        "end": "failed",
+    }
+    for form, told in (("text", "↶"), ("mermaid", "classDef undone"), ("svg", "↶")):
+        assert told in (await looks.run_graph(core.engine, run.id, form))["text"]

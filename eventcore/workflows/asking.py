@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
+from weakref import WeakValueDictionary
 
 import anyio
 
@@ -38,6 +39,7 @@ class Asking:
     ) -> None:
         self._driven, self._claims = driven, claims
         self._go_on, self._settle, self._call, self._spawn = go_on, settle, call, spawn
+        self._turns: WeakValueDictionary[str, anyio.Lock] = WeakValueDictionary()
 
     async def ask(
         self, run_id: str, asked: Asked, guards: tuple[Guard, ...] = (), timeout: float = 30.0
@@ -58,6 +60,16 @@ class Asking:
         return None
 
     async def _once(self, run_id: str, arrival: Arrival) -> bool | None:
+        # One loads a run, or each would make the other's copy out of date, again and again.
+        async with self._turns.setdefault(run_id, anyio.Lock()):
+            await self._give(run_id, arrival)
+        assert arrival.done is not None
+        await arrival.done.wait()
+        if arrival.refused is not None:
+            raise arrival.refused
+        return arrival.changed
+
+    async def _give(self, run_id: str, arrival: Arrival) -> None:
         driven = self._driven.get(run_id)
         if driven is None:
             run = await self._claims.one(run_id)
@@ -66,11 +78,6 @@ class Asking:
             await self._go_on(run, arrival.tick, arrival)
         else:
             self.hand(driven, arrival)
-        assert arrival.done is not None
-        await arrival.done.wait()
-        if arrival.refused is not None:
-            raise arrival.refused
-        return arrival.changed
 
     def hand(self, driven: Driven, arrival: Arrival) -> None:
         """Give it to a run that is being driven."""

@@ -218,6 +218,19 @@ def _explained(conflict: Conflict, verb: str) -> Conflict:
     return Conflict(f"{conflict.message}, so there is no place to {verb} this one", hint=f"{verb} it when one is over")
 
 
+def _finished(entries: list[Entry]) -> set[str]:
+    """Paths that are over. What was retried and goes on belongs to the old run; so does a child that it waits for."""
+    done = set[str]()
+    for entry in entries:
+        if entry.type == "step_completed" and entry.data["status"] != "cancelled":
+            done.add(entry.path)
+        elif entry.type == "step_started":
+            done.discard(entry.path)
+        elif entry.type == "workflow_retried":
+            done -= {*entry.data["paths"], *entry.data["containers"]}
+    return done
+
+
 def _kept(entries: list[Entry], plan: Plan, step: str) -> list[Entry]:
     """The journal of what a fork does not do again: settled steps that do not come after `step`."""
     again = {step}
@@ -231,7 +244,7 @@ def _kept(entries: list[Entry], plan: Plan, step: str) -> list[Entry]:
             if name not in again and again & {*needs}:
                 again.add(name)
                 changed = True
-    done = {entry.path for entry in entries if entry.type == "step_completed" and entry.data["status"] != "cancelled"}
+    done = _finished(entries)
     kept = []
     for entry in entries:
         top = entry.path.split("/")[0].split("[")[0]

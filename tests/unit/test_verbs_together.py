@@ -127,3 +127,30 @@ async def test_of_two_decisions_at_once_one_counts_and_the_other_is_told(store: 
             assert await run.status() == ("completed" if counted[0] else "failed")
             decided = [event.data async for event in core.history.query(type="approval_decided")]
             assert [one["approved"] for one in decided if one["run"] == run.id] == [counted[0]]
+
+
+async def test_a_fork_leaves_what_goes_on_again_to_the_run_it_came_from(store: Any) -> None:
+    """A step that failed, was retried and waits for its child is none that is over."""
+    async with EventCore(store=store) as core:
+        core.workflows.define(
+            {"slug": "kid", "steps": [{"id": "w", "wait_for": {"signal": "go"}}, {"id": "b", "plugin": "p"}]}
+        )
+        core.workflows.define({"slug": "w", "steps": [{"id": "a", "workflow": "kid"}, {"id": "b", "emit": "x"}]})
+
+        @core.intent("p")
+        async def p(params: Any) -> None:
+            raise ValueError("no")
+
+        run = await core.workflows.start("w")
+        await core.drain(5)
+        [kid] = await core.workflows.runs(slug="kid")
+        await core.workflows.signal(kid.id, "go")
+        assert await run.over(5)
+        await core.workflows.retry(run.id)
+        await core.drain(5)
+        fork = await core.workflows.fork(run.id, "b")
+        await core.drain(5)
+        await core.workflows.cancel(fork.id)
+        assert await fork.over(5)
+        await core.drain(5)
+        assert await run.status() == "waiting"

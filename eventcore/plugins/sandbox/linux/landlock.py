@@ -49,6 +49,8 @@ WRITE = (
     | Access.REFER
     | Access.TRUNCATE
 )
+#: Files that are kept in one folder, and no more.
+KEEP = READ | Access.WRITE_FILE | Access.REMOVE_FILE | Access.MAKE_REG | Access.TRUNCATE
 _OF_FILES = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE | Access.IOCTL_DEV
 
 

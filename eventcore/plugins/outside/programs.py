@@ -96,7 +96,7 @@ class Programs:
             raise AssertionError("unreachable: refuse raises")
         path, executes = program
         spec = self._spec(call)
-        allow = replace(spec.allow, programs=executes, read=(*spec.allow.read, *_SYSTEM), isolation="worker")
+        allow = replace(spec.allow, programs=executes, system=_SYSTEM, isolation="worker")
         try:
             with anyio.fail_after(timeout):
                 async with self._share(spec), self._room:

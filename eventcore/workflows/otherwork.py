@@ -10,6 +10,7 @@ from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import InvalidInput, PluginFailed
 from eventcore.kernel.ports import Invocation, Secrets
 from eventcore.workflows.launch import Launcher
+from eventcore.workflows.marks import filled, names_of
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.scribe import Active
 from eventcore.workflows.stepcalls import Parked
@@ -62,27 +63,22 @@ class OtherWork:
 
     def filled(self, call: Call) -> Any:
         """The parameters with the secrets that the definition names in them. Their values are nowhere else."""
-        return self._fill(call.params, call.secrets)
+        return filled(call.params, call.secrets, self._look_up)
 
     def masked(self, call: Call, value: Any) -> Any:
         """What came of a call, without the secrets that it was given."""
-        return self.without(value, call.secrets)
+        return self.without(value, names_of(call.secrets))
 
     def without(self, value: Any, names: Collection[str]) -> Any:
         """A value without the secrets of these names."""
         hidden = {text for name in names if (text := self._secrets.get(name))}
         return _mask(value, sorted(hidden, key=len, reverse=True)) if hidden else value
 
-    def _fill(self, value: Any, names: frozenset[str]) -> Any:
-        if isinstance(value, dict):
-            if value.keys() == {"$secret"} and value["$secret"] in names:
-                secret = self._secrets.get(value["$secret"])
-                if secret is None:
-                    name = value["$secret"]
-                    raise InvalidInput(f"the secret {name!r} is not set", hint=f"set EVENTCORE_SECRET_{name.upper()}")
-                return secret
-            return {key: self._fill(item, names) for key, item in value.items()}
-        return [self._fill(item, names) for item in value] if isinstance(value, list) else value
+    def _look_up(self, name: str) -> str:
+        secret = self._secrets.get(name)
+        if secret is None:
+            raise InvalidInput(f"the secret {name!r} is not set", hint=f"set EVENTCORE_SECRET_{name.upper()}")
+        return secret
 
 
 def _refuse_secrets(call: Call, what: str) -> None:

@@ -16,6 +16,7 @@ from eventcore.kernel.schemas import Schema, defaults
 from eventcore.workflows.clockwork import mistimed
 from eventcore.workflows.definition import Retry, Source, Step, Trigger, Workflow, needs_of, walk
 from eventcore.workflows.expressions import Expressions, Template, leaves
+from eventcore.workflows.marks import MARK, Place, marked
 from eventcore.workflows.state import UNDO
 
 Value = Callable[[Mapping[str, Any]], Any]
@@ -33,7 +34,6 @@ _OUTPUT = frozenset({"output"})
 _SECRETS = frozenset({"secrets"})
 #: What is handed over when the step is called; all else that a step is given is stored.
 _TAKE_SECRETS = frozenset({"plugin", "workflow", "hook"})
-_WHOLE_SECRET = re.compile(r"\s*\{\{\s*secrets\.\w+\s*\}\}\s*")
 _TRIGGER_NAMES = frozenset({"event"})
 _INDEXES = re.compile(r"\[\d+\]")
 
@@ -49,7 +49,7 @@ class StepPlan:
         children: the steps of a group.
         items: what a `foreach` goes through, or None.
         undo: what undoes it, or None.
-        secrets: names of the secrets that `with` names.
+        secrets: where the secrets are that `with` names.
     """
 
     id: str
@@ -65,7 +65,7 @@ class StepPlan:
     items: Value | None = None
     undo: StepPlan | None = None
     outputs: Value | None = None
-    secrets: frozenset[str] = frozenset()
+    secrets: tuple[Place, ...] = ()
 
     @property
     def continue_on_error(self) -> bool:
@@ -211,7 +211,10 @@ def _emitted(value: Value, payload: Payload, type: str, scope: Mapping[str, Any]
 
 
 def _as_written(path: Path) -> Path:
-    """Where a text stands in the definition: what an approval shows besides its message is its `with`."""
+    """Where a text stands in the definition: what an approval shows besides its message is its `with`, and what stands
+    around a secret is one text with it."""
+    if len(path) > 2 and path[-2] == MARK:
+        return path[:-2]
     if len(path) > 3 and path[-3] == "approve" and path[-2] == "input":
         return (*path[:-3], "with", path[-1])
     return path
@@ -256,12 +259,12 @@ class _Compiler:
         inner = names if step.foreach is None else names | _ITEM_NAMES
         kind, target = _kind_of(step)
         source, key = _given(step)
-        secrets: set[str] = set()
+        params, secrets = self._given(kind, target, {} if source is None else source, inner, (*at, *key))
         return StepPlan(
             id=step.id,
             kind=kind,
             target=target,
-            params=self._given(kind, target, {} if source is None else source, inner, (*at, *key), secrets),
+            params=params,
             condition=self._condition(step.if_, names, (*at, "if")),
             needs=needs,
             step=step,
@@ -271,7 +274,7 @@ class _Compiler:
             items=None if step.foreach is None else self._value(step.foreach, names, (*at, "foreach")),
             undo=self._undo(step, (*at, "compensate"), inner),
             outputs=None if step.outputs is None else self._outputs(step, (*at, "outputs"), inner),
-            secrets=frozenset(secrets),
+            secrets=secrets,
         )
 
     def _outputs(self, step: Step, at: Path, names: frozenset[str]) -> Value:
@@ -285,19 +288,20 @@ class _Compiler:
         undo = step.compensate
         if undo is None:
             return None
-        secrets: set[str] = set()
         source = {"output": "{{ output }}"} if undo.with_ is None else undo.with_
+        target = getattr(undo, kind := undo.kinds[0])
+        params, secrets = self._given(kind, target, source, names | _OUTPUT, (*at, "with"))
         return StepPlan(
             id=step.id + UNDO,
-            kind=(kind := undo.kinds[0]),
-            target=(target := getattr(undo, kind)),
-            params=self._given(kind, target, source, names | _OUTPUT, (*at, "with"), secrets),
+            kind=kind,
+            target=target,
+            params=params,
             condition=None,
             needs=(),
             step=step,
             retry=undo.retry,
             timeout=undo.timeout,
-            secrets=frozenset(secrets),
+            secrets=secrets,
         )
 
     def _trigger(self, trigger: Trigger, at: Path) -> TriggerPlan:
@@ -326,7 +330,7 @@ class _Compiler:
         self._check_steps_named([template], at)
         return template
 
-    def _value(self, source: Any, names: frozenset[str], at: Path, secrets: set[str] | None = None) -> Value:
+    def _value(self, source: Any, names: frozenset[str], at: Path) -> Value:
         found: list[Template] = []
         try:
             value = self._expressions.value(source, names, found)
@@ -337,17 +341,17 @@ class _Compiler:
         for path, text in leaves(source, at):
             if text in compiled:
                 self._check_steps_named([compiled[text]], _as_written(path))
-        if secrets is not None:
-            self._check_secrets(source, compiled, at)
-            secrets.update(attribute for one in found for name, attribute in one.reads if name == "secrets")
+        self._check_secrets(source, compiled, at)
         return value
 
     def _check_secrets(self, source: Any, compiled: Mapping[str, Template], at: Path) -> None:
         """A secret is put in when the step is called. Anything made of it here would be made of its name."""
         for path, text in leaves(source, at):
             reads = compiled[text].reads if text in compiled else ()
-            if any(name == "secrets" for name, _ in reads) and not _WHOLE_SECRET.fullmatch(text):
-                message = f"{text!r:.200}: a secret can only be a whole value, '{{{{ secrets.name }}}}'"
+            if any(name == "secrets" for name, _ in reads) and not marked(text)[1]:
+                message = (
+                    f"{text!r:.200}: a secret stands by itself: '{{{{ secrets.name }}}}', with text around it or none"
+                )
                 self._problems.append(self._source.problem(_as_written(path), message))
 
     def _faults(self, source: Any, names: frozenset[str], at: Path) -> list[Problem]:
@@ -360,12 +364,16 @@ class _Compiler:
                 problems.append(self._source.problem(_as_written(path), str(error)))
         return problems
 
-    def _given(self, kind: str, target: str, source: Any, names: frozenset[str], at: Path, secrets: set[str]) -> Value:
-        """What a step is given. What it emits is held against the payload model of its type before it begins."""
+    def _given(
+        self, kind: str, target: str, source: Any, names: frozenset[str], at: Path
+    ) -> tuple[Value, tuple[Place, ...]]:
+        """What a step is given, and where the secrets are in it."""
         if kind in _TAKE_SECRETS:
-            names = names | _SECRETS
-        value = self._value(source, names, at, secrets)
-        return value if kind != "emit" else partial(_emitted, value, self._payload, target)
+            source, places = marked(source)
+            return self._value(source, names | _SECRETS, at), places
+        value = self._value(source, names, at)
+        # What a step emits is held against the payload model of its type before it begins.
+        return (value if kind != "emit" else partial(_emitted, value, self._payload, target)), ()
 
     def _check_steps_named(self, templates: list[Template], at: Path) -> None:
         for template in templates:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from eventcore.workflows.marks import Place
+
 # -- ticks: what happened ---------------------------------------------------------------------------------------------
 
 
@@ -131,7 +133,7 @@ class Call:
     Attributes:
         intent: what is called: an intent, a workflow's slug or a hook, as `kind` says.
         epoch: of the step's idempotency key.
-        secrets: names of secrets that `params` may refer to.
+        secrets: where in `params` there are secrets to be.
     """
 
     path: str
@@ -141,7 +143,7 @@ class Call:
     timeout: float | None
     kind: str = "plugin"
     epoch: int = 0
-    secrets: frozenset[str] = frozenset()
+    secrets: tuple[Place, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

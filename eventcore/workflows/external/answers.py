@@ -12,6 +12,7 @@ from eventcore.kernel.ports import Clock, Store
 from eventcore.kernel.records import LIVE, Batch, Key, KeyAbsent, Run, Timer
 from eventcore.workflows.external.resume import Resume, ResumeTokens, answer_ref
 from eventcore.workflows.loading import load
+from eventcore.workflows.marks import names_of
 from eventcore.workflows.pinned import plan_of
 from eventcore.workflows.registry import Registry
 from eventcore.workflows.saving import Commit
@@ -83,7 +84,7 @@ class Answers:
             raise over
         if step.status != "running" and not (step.status == "waiting" and step.waits == "answer"):
             raise over
-        return step.attempt, plan.node(told.path).secrets
+        return step.attempt, names_of(plan.node(told.path).secrets)
 
 
 def _wake(run: Run, path: str, attempt: int, data: Any, now: float) -> Timer:

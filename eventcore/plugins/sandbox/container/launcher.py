@@ -129,6 +129,8 @@ def _open_folders(spec: WorkerSpec, wish: ContainerWish) -> None:
     for folder in (*spec.allow.read, *spec.allow.write):
         try:
             place = calls.open_fixed(folder)  # the plugin may have put a link into its path
+        except FileNotFoundError:
+            continue  # the engine says so
         except OSError as error:
             text = f"{spec.slug} is not run: {error.strerror}"
             raise SandboxUnavailable(text, kind="SandboxUnavailable", hint=f"look at {folder}") from None

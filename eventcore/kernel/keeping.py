@@ -35,6 +35,13 @@ class DatabaseSettings(Section):
     size_mb: float = Field(
         default=256.0, ge=1, le=1_048_576, description="Largest size of one database. Mebibytes.", examples=[16]
     )
+    most: int = Field(
+        default=16,
+        ge=0,
+        le=10_000,
+        description="Databases of its own that a plugin may have in a tenant. Count.",
+        examples=[4],
+    )
 
 
 class MemorySettings(Section):

@@ -25,6 +25,7 @@ from eventcore.kernel.names import did_you_mean
 from eventcore.kernel.ports import Secrets
 from eventcore.kernel.records import PluginSetting
 from eventcore.kernel.schemas import Schema
+from eventcore.plugins.plain_files import read_plain
 from eventcore.plugins.registry import PluginRecord
 
 #: File of default values beside a manifest.
@@ -220,10 +221,7 @@ def read_defaults(path: Path) -> dict[str, Any]:
         InvalidInput: it cannot be read, or is no table.
     """
     try:
-        if not path.is_file():
-            raise InvalidInput(f"{path} is not a regular file")
-        with path.open("rb") as file:
-            text = file.read(documents.MAX_BYTES + 1)
+        text = read_plain(path.parent, path.name, documents.MAX_BYTES)
     except OSError as error:
         raise InvalidInput(f"cannot read {path}: {error.strerror}") from None
     value = documents.parse(text, str(path), "yaml").value

@@ -8,13 +8,8 @@ own (`statements.py`), which end where SQLite does not.
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
-import signal
-import socket
-import subprocess
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,18 +21,17 @@ import anyio.to_thread
 
 from eventcore.kernel.errors import InvalidInput, PermissionDenied
 from eventcore.kernel.keeping import DatabaseSettings
-from eventcore.plugins.statements import GRACE, MAX_ANSWER, MAX_VALUES, bound, receive, send
+from eventcore.plugins.statement_process import Bounds, Pool, StatementProcess
+from eventcore.plugins.statements import MAX_VALUES, bound
 
 MAX_ROWS = 10_000
 MAX_STATEMENTS = 1000
 #: Statements that run at the same time, each in a process.
 _AT_ONCE = 8
-#: Processes that are kept though they have nothing to do.
-_IDLE = 2
-#: For a process to start, and for an answer to come through, on a busy machine. Seconds.
-_START = 10.0
-#: Between the end of a process's line to us and its own. Seconds.
-_ENDING = 0.5
+#: And of one plugin in one tenant, so that it cannot have them all; who waits for more waits in its own line.
+_OF_ONE = 2
+#: A log of what is written ahead takes as much as the database, and is begun anew when nobody reads the old one.
+_LOGGED = 2
 _NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}")
 
 
@@ -49,11 +43,31 @@ class Place:
         path: the file; None: in memory, for as long as the engine is open.
         key: what tells it from others.
         shared: the operator lists it, so others may use it too.
+        user: the tenant and the plugin that ask.
     """
 
     key: str
     path: Path | None
     shared: bool
+    user: tuple[str, str] = ("", "")
+
+
+class _Turn:
+    """A statement that a thread waits for, on behalf of somebody who may leave."""
+
+    def __init__(self) -> None:
+        self.process: StatementProcess | None = None
+        self._left = False
+
+    def enter(self, process: StatementProcess) -> None:
+        self.process = process
+        if self._left:
+            process.kill()
+
+    def leave(self) -> None:
+        self._left = True
+        if (process := self.process) is not None:
+            process.kill()
 
 
 class Databases:
@@ -67,32 +81,44 @@ class Databases:
 
     def __init__(self, settings: DatabaseSettings, home: Path | None, own: Path | None) -> None:
         self._settings, self._home, self._own = settings, home, own
-        #: Those that hold a database in memory, by its key; and those that have nothing to do.
-        self._memory: dict[str, _Process] = {}
-        self._idle: list[_Process] = []
+        #: Those that hold a database in memory, by its key.
+        self._memory: dict[str, StatementProcess] = {}
+        self._pool = Pool()
         self._locks: dict[str, anyio.Lock] = {}
         self._slots = anyio.CapacityLimiter(_AT_ONCE)
+        self._shares: dict[tuple[str, str], anyio.CapacityLimiter] = {}
+        #: The databases of their own that plugins have, by tenant and plugin.
+        self._names: dict[tuple[str, str], set[str]] = {}
+        self._listed: dict[str, Path] = {}
         self._closed = False
 
     def close(self) -> None:
         """End the processes, and drop the databases in memory with them."""
         self._closed = True
-        for process in (*self._memory.values(), *self._idle):
-            process.close()
-        self._memory.clear()
-        self._idle.clear()
+        self._pool.close()
+        while self._memory:
+            self._memory.popitem()[1].close()
 
     async def remove(self, tenant: str, plugin: str) -> int:
         """Remove a plugin's own databases in a tenant; return how many there were. Listed ones are the operator's."""
-        found = [key for key in self._memory if key.startswith(f"{tenant}/{plugin}/")]
-        for key in found:
-            self._memory.pop(key).close()
+        self._names.pop((tenant, plugin), None)
         if self._own is None:
-            return len(found)
+            return await self._forget(f"{tenant}/{plugin}/")
         folder = self._own / tenant / plugin
+        self._pool.forget(str(folder.absolute()))
         files = await anyio.to_thread.run_sync(lambda: len(list(folder.glob("*.db"))))
         await anyio.to_thread.run_sync(lambda: shutil.rmtree(folder, ignore_errors=True))
         return files
+
+    async def _forget(self, beginning: str) -> int:
+        """Drop databases in memory, each after the statement that it is at."""
+        count = 0
+        for key in [key for key in self._locks if key.startswith(beginning)]:
+            async with self._locks[key]:
+                if (process := self._memory.pop(key, None)) is not None:
+                    process.close()
+                    count += 1
+        return count
 
     def place(self, tenant: str, plugin: str, name: Any) -> Place:
         """Which database a plugin means: one that the operator lists, else one of its own in this tenant.
@@ -103,10 +129,16 @@ class Databases:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise InvalidInput(f"{name!r:.80} is no name of a database; it has a-z, 0-9, _ and -, at most 64")
         if (listed := self._settings.shared.get(name)) is not None:
-            path = Path(listed)
-            return Place(name, path if self._home is None else self._home / path, shared=True)
+            return Place(name, self._listed_path(name, listed), shared=True, user=(tenant, plugin))
         key = f"{tenant}/{plugin}/{name}"
-        return Place(key, None if self._own is None else self._own / f"{key}.db", shared=False)
+        return Place(key, None if self._own is None else self._own / f"{key}.db", shared=False, user=(tenant, plugin))
+
+    def _listed_path(self, name: str, listed: str) -> Path:
+        """Where the operator's file lies. Links are followed once: who may change the folder later leads nobody off."""
+        if name not in self._listed:
+            path = Path(listed) if self._home is None else self._home / listed
+            self._listed[name] = path.resolve()
+        return self._listed[name]
 
     async def fetch(self, place: Place, sql: Any, values: Any, limit: int) -> list[dict[str, Any]]:
         """The rows of a statement that only reads.
@@ -131,50 +163,96 @@ class Databases:
         return changed
 
     async def _ask(self, place: Place, what: dict[str, Any], write: bool) -> Any:
-        lock = self._locks.setdefault(place.key, anyio.Lock())
-        if place.path is None or write:
-            async with lock:  # SQLite has one writer, a database in memory one connection; who waits holds no thread
-                return await anyio.to_thread.run_sync(self._run, place, what, write, limiter=self._slots)
-        return await anyio.to_thread.run_sync(self._run, place, what, write, limiter=self._slots)
+        if not place.shared and (write or place.path is None):
+            self._count(place)
+        async with self._shares.setdefault(place.user, anyio.CapacityLimiter(_OF_ONE)):
+            if place.path is not None and not write:
+                return await self._in_thread(place, what, write)
+            # SQLite has one writer, a database in memory one connection; who waits holds no thread.
+            async with self._locks.setdefault(place.key, anyio.Lock()):
+                return await self._in_thread(place, what, write)
 
-    def _run(self, place: Place, what: dict[str, Any], write: bool) -> Any:
+    def _count(self, place: Place) -> None:
+        """Take one more database of a plugin's own into account.
+
+        Raises:
+            InvalidInput: it has as many as it may.
+        """
+        names = self._names.get(place.user)
+        if names is None:
+            folder = None if place.path is None else place.path.parent
+            names = self._names[place.user] = set() if folder is None else {path.stem for path in folder.glob("*.db")}
+        name = place.key.rpartition("/")[2]
+        if name not in names and len(names) >= self._settings.most:
+            raise InvalidInput(
+                f"{place.user[1]} has {len(names)} databases, which are as many as it may have",
+                hint="use one of them, or raise [databases] most",
+            )
+        names.add(name)
+
+    async def _in_thread(self, place: Place, what: dict[str, Any], write: bool) -> Any:
+        turn = _Turn()
+        kept = place.path is None  # to end its process would end the database
+        try:
+            return await anyio.to_thread.run_sync(
+                self._run, place, what, write, turn, limiter=self._slots, abandon_on_cancel=not kept
+            )
+        finally:
+            turn.leave()  # who asked may be gone, and a statement may have minutes
+
+    def _run(self, place: Place, what: dict[str, Any], write: bool, turn: _Turn) -> Any:
         asked = what | self._described(place, write)
-        process = self._memory.pop(place.key, None) if place.path is None else self._waiting()
-        process = process or _Process()
+        process = self._taken(place)
+        turn.enter(process)
         try:
             answer = process.ask(asked)
         except OSError:
+            self._pool.done(process)
             why = process.end()
             spent = f"ran over its {self._settings.timeout:g} s in the database {asked['name']}; it was ended"
             raise InvalidInput(f"the statement {why or spent}") from None
         except BaseException:
+            self._pool.done(process)
             process.close()
             raise
+        turn.process = None
         self._keep(place, process)
         if "error" not in answer:
             return answer["ok"]
         kind = PermissionDenied if answer["error"] == "denied" else InvalidInput
         raise kind(answer["message"], hint=answer["hint"])
 
-    def _waiting(self) -> _Process | None:
-        try:
-            return self._idle.pop()
-        except IndexError:
-            return None
+    def _taken(self, place: Place) -> StatementProcess:
+        if place.path is None and (kept := self._memory.pop(place.key, None)) is not None:
+            return self._pool.resume(kept)
+        if place.path is None:
+            return self._pool.take(Bounds.of(None, 0))
+        return self._pool.take(Bounds.of(place.path.parent.absolute(), self._largest(place.path, place.shared)))
 
-    def _keep(self, place: Place, process: _Process) -> None:
-        if self._closed:
-            process.close()
-        elif place.path is None:
-            self._memory[place.key] = process
-        elif len(self._idle) < _IDLE:
-            self._idle.append(process)
-        else:
+    def _largest(self, path: Path, shared: bool) -> int:
+        """Bytes of the largest file that a statement may leave. What the operator's own database has goes before."""
+        most = _LOGGED * self._bytes() + (1 << 20)
+        for file in (path, path.with_name(f"{path.name}-wal")) if shared else (path,):
+            with suppress(OSError):
+                while most < _LOGGED * file.stat().st_size:
+                    most *= 2
+        return most
+
+    def _bytes(self) -> int:
+        return int(self._settings.size_mb * 1024 * 1024)
+
+    def _keep(self, place: Place, process: StatementProcess) -> None:
+        if place.path is not None:
+            self._pool.give(process)
+            return
+        self._pool.done(process)
+        self._memory[place.key] = process
+        if self._closed and self._memory.pop(place.key, None) is process:
             process.close()
 
     def _described(self, place: Place, write: bool) -> dict[str, Any]:
         """How the database is to be opened."""
-        name, size = place.key.rpartition("/")[2], int(self._settings.size_mb * 1024 * 1024)
+        name, size = place.key.rpartition("/")[2], self._bytes()
         found = {"name": name, "size": size, "seconds": self._settings.timeout, "write": write}
         found |= {"log_ahead": write and not place.shared, "kept": place.path is None}
         if place.path is None:
@@ -186,54 +264,6 @@ class Databases:
             return found | {"address": ":memory:"}
         mode = "rwc" if write and not place.shared else "rw" if write else "ro"
         return found | {"address": f"{place.path.absolute().as_uri()}?mode={mode}"}
-
-
-class _Process:
-    """One process of `statements.py`, used by one thread at a time."""
-
-    def __init__(self) -> None:
-        self._sock, far = socket.socketpair()
-        with far:
-            self._process = subprocess.Popen(  # noqa: S603 - ourselves
-                [sys.executable, "-P", "-m", "eventcore.plugins.statements", str(far.fileno())],
-                pass_fds=[far.fileno()],
-                stdin=subprocess.DEVNULL,
-                env=_environment(),
-                cwd="/",
-            )
-        self._fresh = True
-
-    def ask(self, asked: dict[str, Any]) -> dict[str, Any]:
-        """Its answer.
-
-        Raises:
-            OSError: it has ended, or does not answer in time.
-        """
-        self._sock.settimeout(asked["seconds"] + 2 * GRACE + (_START if self._fresh else 0))
-        self._fresh = False
-        send(self._sock, asked)
-        answer: dict[str, Any] = receive(self._sock, 2 * MAX_ANSWER)
-        return answer
-
-    def close(self) -> None:
-        """End it."""
-        self._sock.close()
-        self._process.kill()
-        self._process.wait()
-
-    def end(self) -> str:
-        """End it. Returns why it had ended by itself, where that was not its clock; empty where it had not."""
-        with suppress(subprocess.TimeoutExpired):
-            self._process.wait(_ENDING)  # its socket is closed a moment before
-        code = self._process.returncode
-        self.close()
-        return "" if code in (None, -signal.SIGALRM) else f"was not carried out: its process ended with {code}"
-
-
-def _environment() -> dict[str, str]:
-    """Little of ours, but for where our modules are: relative places would be others there."""
-    found = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
-    return found | {"PYTHONPATH": os.pathsep.join(os.path.abspath(path) for path in sys.path if path)}
 
 
 def _check(sql: Any, values: Any) -> None:

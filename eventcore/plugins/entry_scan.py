@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from eventcore.hooks.specs import HOOKS, likely_slip
 from eventcore.kernel.errors import Problem
 from eventcore.plugins.manifest.model import PluginManifest
+from eventcore.plugins.plain_files import read_plain
 
 #: A larger entry file is not looked through: parsing takes some 100 times its size in memory.
 _MOST_BYTES = 2 * 1024 * 1024
@@ -17,12 +18,13 @@ _MOST_BYTES = 2 * 1024 * 1024
 def scan_entry(manifest: PluginManifest) -> list[Problem]:
     """Problems of the entry file that its syntax shows: that it has none; functions `on_...` that look like slips;
     hooks that the manifest lists and the file has no function for, and the other way round."""
-    file = os.path.join(os.path.dirname(manifest.path) or ".", manifest.entry_file)
+    folder = os.path.dirname(manifest.path) or "."
+    file = os.path.join(folder, manifest.entry_file)
     try:
-        if os.path.getsize(file) > _MOST_BYTES:
+        source = read_plain(folder, manifest.entry_file, _MOST_BYTES)
+        if len(source) > _MOST_BYTES:
             return []
-        with open(file, "rb") as source:
-            tree = ast.parse(source.read(), file)
+        tree = ast.parse(source, file)
     except OSError:
         return []  # `check_folder` says that there is none
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

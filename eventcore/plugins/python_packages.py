@@ -13,6 +13,7 @@ from packaging.requirements import InvalidRequirement, Requirement
 
 from eventcore.kernel.errors import PluginFailed
 from eventcore.plugins.manifest import PluginManifest
+from eventcore.plugins.plain_files import read_plain
 
 FILE = "requirements.txt"
 _MOST_BYTES, _MOST_LINES = 64 * 1024, 500
@@ -38,11 +39,12 @@ def hint_at_packages(error: PluginFailed, manifest: PluginManifest) -> None:
 
 def _listed(path: Path) -> list[str]:
     try:
-        if not path.is_file() or path.stat().st_size > _MOST_BYTES:
-            return []
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()[:_MOST_LINES]
+        read = read_plain(path.parent, path.name, _MOST_BYTES)
     except OSError:
         return []
+    if len(read) > _MOST_BYTES:
+        return []
+    lines = read.decode("utf-8", "replace").splitlines()[:_MOST_LINES]
     cleaned = (_COMMENT.sub("", line).strip() for line in lines)
     return [line for line in cleaned if line and not line.startswith("-")]
 

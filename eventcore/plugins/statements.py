@@ -1,16 +1,20 @@
-"""The process that runs the SQL of plugins: `python -m eventcore.plugins.statements DESCRIPTOR`.
+"""The process that runs the SQL of plugins: `python -m eventcore.plugins.statements CHANNEL LINE FOLDER BYTES`.
 
 SQL of a stranger may take any memory, and any time within one step that SQLite cannot be called back from: a search of
 a megabyte in another, a view of views of views. So it runs apart from the host, with a limit of memory, and a clock
 that ends the process; the host waits a little longer than that, and kills it. One process serves one statement at a
-time, and is used again. What a statement may do is decided by SQLite itself, under an authorizer.
+time, and is used again. What a statement may do is decided by SQLite itself, under an authorizer; should SQLite err,
+the kernel lets the process reach one folder's files and nothing else, where it knows how to.
 """
 
 from __future__ import annotations
 
 import base64
+import fcntl
 import math
+import os
 import resource
+import select
 import signal
 import socket
 import sqlite3
@@ -23,6 +27,7 @@ from typing import Any
 
 from eventcore.kernel.errors import EventCoreError, InvalidInput, PermissionDenied
 from eventcore.kernel.json import decode, encode
+from eventcore.plugins.sandbox.linux import calls, landlock, seccomp
 
 #: Bytes of one answer as JSON; less than what one message to a worker may hold.
 MAX_ANSWER = 768 * 1024
@@ -44,6 +49,8 @@ _READ = {
 _NEVER = {sqlite3.SQLITE_ATTACH, sqlite3.SQLITE_DETACH, sqlite3.SQLITE_PRAGMA}
 #: Looking at the schema is reading; every other pragma changes the connection or the file.
 _PRAGMAS = frozenset({"table_info", "table_xinfo", "table_list", "index_list", "index_info", "foreign_key_list"})
+#: A writer was killed, and left what only a connection that writes can undo.
+_UNFINISHED = frozenset({"SQLITE_READONLY_ROLLBACK", "SQLITE_READONLY_RECOVERY", "SQLITE_READONLY_CANTINIT"})
 _FUNCTIONS_NEVER = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"})
 
 
@@ -58,6 +65,8 @@ def _opened(asked: dict[str, Any]) -> sqlite3.Connection:
         connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, MAX_VALUES)
         connection.execute("PRAGMA trusted_schema=OFF")
         connection.execute("PRAGMA temp_store=MEMORY")
+        if sys.version_info >= (3, 12):  # the tables beneath an index of words are not for writing to
+            connection.setconfig(sqlite3.SQLITE_DBCONFIG_DEFENSIVE, True)
         if asked["write"]:
             connection.execute("PRAGMA foreign_keys=ON")
             if asked["log_ahead"]:  # an operator's own file keeps the mode that it has
@@ -167,6 +176,12 @@ def _explained(error: Exception, asked: dict[str, Any]) -> Exception:
         return InvalidInput(f"the statement ran over its {seconds:g} s in the database {name}")
     if code == "SQLITE_FULL":
         return InvalidInput(f"the database {name} has its {asked['size'] / (1 << 20):g} MiB")
+    if code == "SQLITE_IOERR_WRITE" and asked["write"]:
+        return InvalidInput(
+            f"the database {name} cannot keep more than was written already while other statements still read what "
+            "was there before",
+            hint="write less at once, or wait for the statements that read",
+        )
     if isinstance(error, MemoryError) or code == "SQLITE_NOMEM":
         return InvalidInput(f"the statement needs more than {MEMORY >> 20} MiB of memory in the database {name}")
     return InvalidInput(f"the database {name}: {error}")
@@ -175,21 +190,29 @@ def _explained(error: Exception, asked: dict[str, Any]) -> Exception:
 # -- the process -----------------------------------------------------------------------------------------------------
 
 
-def receive(sock: socket.socket, most: int) -> Any:
+def receive(sock: socket.socket, most: int, end: float = math.inf) -> Any:
     """One message.
 
+    Args:
+        end: until when it must be here, by the monotonic clock.
+
     Raises:
-        OSError: there is none, or it is larger than `most` bytes.
+        OSError: there is none, or none in time, or it is larger than `most` bytes, or no JSON.
     """
-    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size))
+    (length,) = _LENGTH.unpack(_exactly(sock, _LENGTH.size, end))
     if length > most:
         raise OSError(f"a message of {length:,} bytes")
-    return decode(_exactly(sock, length))
+    try:
+        return decode(_exactly(sock, length, end))
+    except (ValueError, EventCoreError) as error:
+        raise OSError(f"a message that is none: {error}") from None
 
 
-def _exactly(sock: socket.socket, length: int) -> bytes:
+def _exactly(sock: socket.socket, length: int, end: float) -> bytes:
     parts = bytearray()
     while len(parts) < length:
+        if end < math.inf:
+            sock.settimeout(max(0.001, end - time.monotonic()))
         if not (part := sock.recv(min(length - len(parts), 1 << 16))):
             raise ConnectionResetError("the other side has gone")
         parts += part
@@ -220,6 +243,15 @@ class _Server:
             signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _run(self, asked: dict[str, Any]) -> Any:
+        try:
+            return self._once(asked)
+        except sqlite3.OperationalError as error:
+            if getattr(error, "sqlite_errorname", "") not in _UNFINISHED or asked["write"]:
+                raise
+            _finish(asked)
+            return self._once(asked)
+
+    def _once(self, asked: dict[str, Any]) -> Any:
         with self._connected(asked) as connection, _guarded(connection, asked["write"], asked["seconds"]):
             if asked["write"]:
                 return _execute(connection, asked["statements"])
@@ -244,16 +276,67 @@ def _refusal(error: Exception) -> dict[str, Any]:
     return {"error": kind, "message": text[:2000], "hint": getattr(error, "hint", None)}
 
 
-def main() -> None:
-    """Serve the socket that is named by the first argument, until its other side is closed."""
+def _finish(asked: dict[str, Any]) -> None:
+    """Undo what a writer left when it was killed; a connection that only reads cannot."""
+    address = asked["address"].removesuffix("?mode=ro") + "?mode=rw"
+    connection = sqlite3.connect(address, uri=True, timeout=_LOCKED)
+    try:
+        connection.execute("select count(*) from sqlite_master").fetchone()
+    finally:
+        connection.close()
+
+
+def _die_with(line: int) -> None:
+    """End when the host closes its end of a pipe, by a signal: nothing else gets through in the middle of a statement.
+
+    A parent's death signal (prctl) would come when the thread ends that started us.
+    """
+    with suppress(OSError, AttributeError):
+        fcntl.fcntl(line, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(line, fcntl.F_SETFL, fcntl.fcntl(line, fcntl.F_GETFL) | os.O_ASYNC)
+    if select.select([line], [], [], 0)[0]:
+        os._exit(1)
+
+
+def _limit(file_bytes: int) -> None:
     with suppress(OSError, ValueError):  # not everywhere is there a /proc; plugins are confined on Linux only
         with open("/proc/self/statm") as file:
             size = int(file.read().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (size + MEMORY, size + MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    if file_bytes:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (file_bytes, file_bytes))
+
+
+def _confine(folder: str, file_bytes: int) -> None:
+    """Set limits; withhold all but the folder's files, and what SQLite never asks of the kernel.
+
+    Where the kernel does not know how, statements run without: no plugin but one that the operator trusts runs there.
+    """
+    code = b""
+    with suppress(OSError, KeyError, AttributeError):  # the last where it is not Linux
+        calls.prctl(calls.PR_SET_NO_NEW_PRIVS, 1)
+        calls.prctl(calls.PR_SET_DUMPABLE, 0)
+        allowed = seccomp.Allowed(os.getpid(), threads=False, metadata=False, owners=True, alone=False)
+        code = seccomp.program(calls.arch(), allowed)
+        paths = [("/dev/urandom", landlock.READ), ("/etc/localtime", landlock.READ)]
+        landlock.restrict(landlock.abi(), paths + ([(folder, landlock.KEEP)] if folder else []))
+    _limit(file_bytes)  # the filter lets nobody set any
+    with suppress(OSError):
+        if code:
+            seccomp.install(code)
+
+
+def main() -> None:
+    """Serve the socket that is named by the first argument, until its other side is closed."""
+    channel, line, folder, file_bytes = sys.argv[1:]
+    _die_with(int(line))
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all; the host closes the socket
+    time.localtime()  # what is loaded at the first use must be loaded now
+    sqlite3.connect(":memory:").execute("select datetime('now', 'localtime'), random()").fetchone()
+    _confine(folder, int(file_bytes))
     server = _Server()
-    with socket.socket(fileno=int(sys.argv[1])) as sock, suppress(OSError):
+    with socket.socket(fileno=int(channel)) as sock, suppress(OSError):
         while True:
             send(sock, server.answer(receive(sock, 1 << 30)))
 

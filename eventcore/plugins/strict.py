@@ -13,6 +13,7 @@ from pathlib import Path
 
 from eventcore.kernel.errors import Problem
 from eventcore.plugins.manifest.model import PluginManifest
+from eventcore.plugins.plain_files import read_plain
 
 _MOST_BYTES = 2 * 1024 * 1024
 _MOST_FILES = 1000
@@ -84,10 +85,11 @@ def _code(folder: Path) -> Iterator[Problem]:
 
 def _file(path: Path) -> Iterator[Problem]:
     try:
-        if path.is_symlink() or path.stat().st_size > _MOST_BYTES:
+        source = b"" if path.is_symlink() else read_plain(path.parent, path.name, _MOST_BYTES)
+        if path.is_symlink() or len(source) > _MOST_BYTES:
             yield Problem(str(path), None, "", "is a link, or too large to be read")
             return
-        tree = ast.parse(path.read_bytes(), str(path))
+        tree = ast.parse(source, str(path))
     except (OSError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         yield Problem(str(path), getattr(error, "lineno", None), "", f"cannot be read as Python: {error}")
         return

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import stat
 from collections.abc import Mapping
 from os import PathLike
 from typing import Any
@@ -16,6 +15,7 @@ from eventcore.plugins.manifest.model import PluginManifest, of_checked
 from eventcore.plugins.manifest.reader import Reader
 from eventcore.plugins.manifest.vocabulary import VOCABULARY
 from eventcore.plugins.permissions import PluginPermission
+from eventcore.plugins.plain_files import read_plain
 
 #: File name of a manifest -> its format. A folder that holds one of them is a plugin's.
 MANIFEST_NAMES: dict[str, Format] = {"plugin_manifest.json": "json", "plugin.yaml": "yaml", "plugin.toml": "toml"}
@@ -76,15 +76,7 @@ def parse_manifest(
 
 def _read(file: str) -> bytes:
     try:
-        # Not blocking: opening a named pipe called plugin.yaml must not stop discovery.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise InvalidManifest([Problem(file, None, "", "is not a regular file")])
-            return os.read(descriptor, min(status.st_size, MAX_BYTES) + 1)
-        finally:
-            os.close(descriptor)
+        return read_plain(os.path.dirname(file) or ".", os.path.basename(file), MAX_BYTES)
     except OSError as error:
         raise InvalidManifest([Problem(file, None, "", f"cannot be read: {error.strerror}")]) from None
 

@@ -38,7 +38,10 @@ def open_beneath(folder: Path, name: str, flags: int) -> int:
     """
     if "\0" in name:
         raise InvalidInput("a path holds no NUL")
-    root = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        root = calls.open_fixed(os.fspath(folder))
+    except OSError as error:
+        raise _explained(name, error) from None
     try:
         how = _How(flags | os.O_CLOEXEC, 0, _NO_MAGICLINKS | _NO_SYMLINKS | _BENEATH)
         path = ctypes.c_char_p(os.fsencode(name))

@@ -9,6 +9,9 @@ from eventcore.kernel.errors import RequestFailed
 
 #: Of zlib: gzip or zlib's own header, told apart by itself.
 _ANY_HEADER = 47
+#: Parts that a body may come in, whatever their sizes, and what each further one must hold on average: a part of a byte
+#: costs the host as much as one of some thousand.
+_FREE_PARTS, _AVERAGE = 4000, 256
 
 
 async def limited(parts: AsyncIterator[bytes], limit: int, encoding: str, what: str) -> AsyncGenerator[bytes, None]:
@@ -19,14 +22,18 @@ async def limited(parts: AsyncIterator[bytes], limit: int, encoding: str, what: 
         what: what is read, for messages.
 
     Raises:
-        RequestFailed: it is larger than `limit` bytes, broken, or in an encoding that is not gzip or deflate.
+        RequestFailed: it is larger than `limit` bytes, broken, in an encoding that is not gzip or deflate, or in too
+            many small parts.
     """
     encoding = encoding.strip().lower()
     if encoding not in ("", "identity", "gzip", "x-gzip", "deflate"):
         raise RequestFailed(f"{what} is encoded as {encoding[:64]!r}, which was not asked for")
     opener = None if encoding in ("", "identity") else zlib.decompressobj(_ANY_HEADER)
-    left = limit
+    left, owed = limit, -_FREE_PARTS * _AVERAGE
     async for part in parts:
+        owed += _AVERAGE - len(part)
+        if owed > 0:
+            raise RequestFailed(f"{what} comes in too many small parts", limit="parts")
         # One byte more than may come, so that a body of just the limit is told from a larger one; a bomb ends here.
         data = part if opener is None else _open(opener, part, left + 1, what)
         left -= len(data)

@@ -26,7 +26,7 @@ from eventcore.plugins.outside.bodies import limited
 from eventcore.plugins.outside.masking import masked, masked_parts
 from eventcore.plugins.outside.rate import Bucket
 from eventcore.plugins.outside.reach import Reach, fill, reach_of
-from eventcore.plugins.outside.transport import AddressRefused, CheckedBackend, CheckedTransport, Resolver, resolve
+from eventcore.plugins.outside.transport import AddressRefused, CheckedBackend, CheckedTransport, Lookups, Resolver
 from eventcore.plugins.permissions import PluginPermission
 from eventcore.plugins.registry import PluginRecord
 
@@ -68,7 +68,7 @@ class Broker:
     Args:
         scopes: what the operator says of each plugin, by slug.
         save: stores a download where the plugin may write.
-        resolver: from names to addresses; for tests.
+        resolver: from names to addresses, in place of the system's; for tests.
         tls: whom to trust; None: the usual authorities.
     """
 
@@ -81,7 +81,7 @@ class Broker:
         metrics: Metrics,
         *,
         save: Saver,
-        resolver: Resolver = resolve,
+        resolver: Resolver | None = None,
         tls: ssl.SSLContext | None = None,
     ) -> None:
         self._settings, self._scopes, self._secrets = settings, scopes, secrets
@@ -207,7 +207,7 @@ class Broker:
         reach = reach_of(manifest, self._scopes.get(record.slug, PluginScope()), self._settings)
         if self._tls is None:
             self._tls = httpx.create_ssl_context()
-        backend = CheckedBackend(_local_for(reach), self._resolver)
+        backend = CheckedBackend(_local_for(reach), self._resolver or Lookups(self._settings.connections))
         transport = CheckedTransport(backend, tls=self._tls, connections=self._settings.connections)
         client = _Client(reach, transport, self._clock.monotonic())
         self._clients[record.slug] = (manifest, client)

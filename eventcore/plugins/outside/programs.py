@@ -58,6 +58,8 @@ class Programs:
         self._settings, self._scopes, self._spec = settings, scopes, spec
         self._sandbox, self._metrics = sandbox, metrics
         self._room = anyio.CapacityLimiter(settings.at_once)
+        #: What one plugin of a tenant may have of that: the others are not to wait for it.
+        self._shares: dict[tuple[str, str], anyio.CapacityLimiter] = {}
 
     async def run(self, call: CallApi, params: dict[str, Any]) -> dict[str, Any]:
         """The service `run`.
@@ -94,14 +96,18 @@ class Programs:
             raise AssertionError("unreachable: refuse raises")
         path, executes = program
         spec = self._spec(call)
-        allow = replace(spec.allow, programs=executes, read=(*spec.allow.read, *_SYSTEM), isolation="worker")
+        allow = replace(spec.allow, programs=executes, system=_SYSTEM, isolation="worker")
         try:
             with anyio.fail_after(timeout):
-                async with self._room:
+                async with self._share(spec), self._room:
                     process = await self._sandbox.program(replace(spec, allow=allow), (path, *command[1:]), env)
                     return await _Running(process, self._settings.max_output).finish(given)
         except TimeoutError:
             raise RequestFailed(f"{command[0]} ran over its {timeout:g} s and was killed", limit="time") from None
+
+    def _share(self, spec: WorkerSpec) -> anyio.CapacityLimiter:
+        half = max(1, self._settings.at_once // 2)
+        return self._shares.setdefault((spec.tenant, spec.slug), anyio.CapacityLimiter(half))
 
     def _listed(self, slug: str, name: str) -> tuple[str, tuple[str, ...]] | None:
         """The path of the program of this name, if it is listed (by the name it is listed under, its own name, or its

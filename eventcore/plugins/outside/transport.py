@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import suppress
 
 import anyio
+import anyio.to_thread
 import httpcore
 import httpx
 
 from eventcore.plugins.outside.hosts import forbidden, is_address
+from eventcore.plugins.outside.streams import FairStream
 
 #: From a name and port to addresses.
 Resolver = Callable[[str, int], Awaitable[list[str]]]
@@ -25,16 +29,53 @@ class AddressRefused(Exception):
     """A host has no address that a plugin may reach; the text says which it has, and why not."""
 
 
-async def resolve(host: str, port: int) -> list[str]:
-    """The addresses of a name, by the system's resolver.
+class Lookups:
+    """The system's resolver, for one plugin. It cannot be called off, and may take half a minute: each look-up has a
+    thread, until it ends, so that nobody else waits for a plugin's slow names, and a plugin has so many at most.
 
-    Raises:
-        OSError: there are none.
+    Args:
+        most: look-ups under way.
     """
-    if is_address(host):
-        return [host]
-    found = await anyio.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    return list(dict.fromkeys(str(row[4][0]) for row in found))[:_MOST_ADDRESSES]
+
+    def __init__(self, most: int) -> None:
+        self._room = threading.BoundedSemaphore(most)
+
+    async def __call__(self, host: str, port: int) -> list[str]:
+        """The addresses of a name.
+
+        Raises:
+            OSError: there are none, or too many look-ups are under way.
+        """
+        if is_address(host):
+            return [host]
+        if not self._room.acquire(blocking=False):
+            raise OSError("names that were asked for before are still being looked up")
+        limiter = anyio.CapacityLimiter(1)  # the threads that all share are not for this
+        waiting = [True]
+        try:
+            return await anyio.to_thread.run_sync(
+                self._look, host, port, waiting, limiter=limiter, abandon_on_cancel=True
+            )
+        except BaseException:
+            self._leave(waiting)
+            raise
+
+    def _look(self, host: str, port: int, waiting: list[bool]) -> list[str]:
+        """In a thread. Whoever empties `waiting` gives the place back: we, or who left before we began."""
+        try:
+            waiting.pop()
+        except IndexError:
+            return []
+        try:
+            found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+        finally:
+            self._room.release()
+        return list(dict.fromkeys(str(row[4][0]) for row in found))[:_MOST_ADDRESSES]
+
+    def _leave(self, waiting: list[bool]) -> None:
+        with suppress(IndexError):
+            waiting.pop()
+            self._room.release()
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
@@ -44,7 +85,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         local: whether a host (canonical name and port) may have a private address.
     """
 
-    def __init__(self, local: Callable[[str, int], bool], resolver: Resolver = resolve) -> None:
+    def __init__(self, local: Callable[[str, int], bool], resolver: Resolver) -> None:
         self._local, self._resolve = local, resolver
         self._inner = httpcore.AnyIOBackend()
 
@@ -66,10 +107,10 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         usable = self._usable(host, port, found)
         for address in usable[:-1]:
             try:
-                return await self._inner.connect_tcp(address, port, timeout, None, socket_options)
+                return FairStream(await self._inner.connect_tcp(address, port, timeout, None, socket_options))
             except (httpcore.ConnectError, httpcore.ConnectTimeout):
                 continue
-        return await self._inner.connect_tcp(usable[-1], port, timeout, None, socket_options)
+        return FairStream(await self._inner.connect_tcp(usable[-1], port, timeout, None, socket_options))
 
     def _usable(self, host: str, port: int, found: list[str]) -> list[str]:
         why = {address: forbidden(address, local=self._local(host, port)) for address in found}
@@ -104,6 +145,8 @@ class CheckedTransport(httpx.AsyncBaseTransport):
                 request.method, url, headers=request.headers.raw, content=request.stream, extensions=request.extensions
             )
         )
+        if isinstance(stream := response.extensions.get("network_stream"), FairStream):
+            stream.in_body()
         return httpx.Response(
             response.status, headers=response.headers, stream=_Body(response), extensions=response.extensions
         )

@@ -18,6 +18,7 @@ from pathlib import Path
 from eventcore.kernel.records import Package
 from eventcore.plugins.packages.archive import sync_folder
 from eventcore.plugins.packages.listing import Listed, update_listing
+from eventcore.plugins.sandbox import diskwatch
 
 log = logging.getLogger("eventcore.plugins")
 
@@ -165,5 +166,6 @@ class Transit:
 
 def _remove(folder: Path) -> None:
     """Delete a folder and all in it; nothing to do where it is gone. Links in it are removed, not followed."""
+    diskwatch.remove(str(folder))  # a plugin may have nested folders deeper than a recursion goes
     with contextlib.suppress(FileNotFoundError):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder)  # what is left, it says why

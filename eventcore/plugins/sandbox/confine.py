@@ -43,6 +43,7 @@ class Plan:
         keep: the variables to keep, or None for all of the few that there are.
         read, write: paths in the view, and what Landlock allows.
         own: paths of `read` whose owner is to appear as `uid`: else their modes would keep it from reading.
+        fixed: those of `read` and `write` that were granted, and have no link in their paths.
         cwd: where to begin, if it is there; empty: the private folder.
         programs: paths that may be executed.
         ports: TCP ports that may be connected to.
@@ -65,6 +66,7 @@ class Plan:
     abi: int
     write: tuple[str, ...] = ()
     own: tuple[str, ...] = ()
+    fixed: tuple[str, ...] = ()
     cwd: str = ""
     programs: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()
@@ -124,7 +126,7 @@ def build(plan: Plan, root: str) -> None:
     """
     if plan.namespaces:
         read = (*plan.read, *plan.programs)
-        _step("view", lambda: spaces.build_view(root, read, plan.write, plan.own, plan.disk, plan.uid))
+        _step("view", lambda: spaces.build_view(root, read, plan.write, plan.own, plan.disk, plan.uid, plan.fixed))
 
 
 # In the worker itself
@@ -215,7 +217,7 @@ def _landlock(plan: Plan) -> None:
     paths += [(path, landlock.READ | landlock.Access.EXECUTE) for path in executable]
     paths += [(path, landlock.READ | landlock.Access.WRITE_FILE) for path in spaces.DEVICES]
     paths += [(path, landlock.WRITE) for path in (*plan.write, plan.home)]
-    landlock.restrict(plan.abi, paths, plan.ports)
+    landlock.restrict(plan.abi, paths, plan.ports, plan.fixed)
 
 
 def _seccomp(plan: Plan) -> None:

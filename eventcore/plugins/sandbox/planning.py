@@ -63,7 +63,7 @@ def make_plan(
     """
     allow = spec.allow
     packages = host_paths() if spec.paths is None else spec.paths
-    read = (*runtime_paths(), *packages, str(spec.dir.absolute()), *allow.read)
+    read = (*runtime_paths(), *packages, str(spec.dir.absolute()), *allow.read, *allow.system)
     read = tuple(path for path in dict.fromkeys(read) if os.path.exists(path))
     uid = reserved_uid(f"{spec.tenant}/{spec.slug}")
     counted, threads = uid, allow.threads
@@ -80,6 +80,7 @@ def make_plan(
         write=allow.write,
         cwd=allow.cwd,
         own=tuple(path for path in mine if os.path.exists(path) and not _open(path)),
+        fixed=(*allow.read, *allow.write),
         programs=allow.programs,
         ports=allow.ports,
         folder=folder,

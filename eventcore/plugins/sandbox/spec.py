@@ -65,8 +65,9 @@ class Allowance:
     """What a worker may use beyond its own code, the runtime, and a private folder. It begins with nothing.
 
     Attributes:
-        read: files and folders that it may read.
-        write: folders that it may change as well.
+        read: files and folders that it may read; with no link in their paths.
+        write: folders that it may change as well; the same.
+        system: files and folders of the system that it may read beside the runtime.
         cwd: where its code begins; empty: its private folder.
         programs: programs that it may run; needs a pid namespace.
         ports: TCP ports that it may connect to; needs Landlock ABI 4.
@@ -83,6 +84,7 @@ class Allowance:
 
     read: tuple[str, ...] = ()
     write: tuple[str, ...] = ()
+    system: tuple[str, ...] = ()
     cwd: str = ""
     programs: tuple[str, ...] = ()
     ports: tuple[int, ...] = ()

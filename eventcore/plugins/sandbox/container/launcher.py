@@ -14,6 +14,7 @@ from eventcore.plugins.sandbox.container.errors import CONFLICT, EngineRefused
 from eventcore.plugins.sandbox.container.images import Images, image_name
 from eventcore.plugins.sandbox.container.process import ContainerProcess
 from eventcore.plugins.sandbox.container.request import container_name, create_request, usage, user_of
+from eventcore.plugins.sandbox.linux import calls
 from eventcore.plugins.sandbox.spec import ContainerWish, WorkerSpec
 
 if TYPE_CHECKING:
@@ -125,9 +126,17 @@ class Containers:
 def _open_folders(spec: WorkerSpec, wish: ContainerWish) -> None:
     """As root, give the folders that the plugin may change to the user it runs as: it is not their owner otherwise."""
     uid, _, gid = user_of(wish).partition(":")
-    if os.geteuid() != 0 or not uid.isdigit():
-        return
-    for folder in spec.allow.write:
-        info = os.stat(folder)
-        if info.st_uid == 0:
-            os.chown(folder, int(uid), int(gid) if gid.isdigit() else -1)
+    for folder in (*spec.allow.read, *spec.allow.write):
+        try:
+            place = calls.open_fixed(folder)  # the plugin may have put a link into its path
+        except FileNotFoundError:
+            continue  # the engine says so
+        except OSError as error:
+            text = f"{spec.slug} is not run: {error.strerror}"
+            raise SandboxUnavailable(text, kind="SandboxUnavailable", hint=f"look at {folder}") from None
+        try:
+            root = os.geteuid() == 0 and os.fstat(place).st_uid == 0
+            if root and uid.isdigit() and folder in spec.allow.write:
+                os.chown(f"/proc/self/fd/{place}", int(uid), int(gid) if gid.isdigit() else -1)
+        finally:
+            os.close(place)

@@ -6,6 +6,7 @@ Constants are those of the kernel's user headers, which never change.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import platform
 import resource
@@ -99,6 +100,43 @@ def pivot_root(new_root: str, put_old: str) -> None:
     syscall("pivot_root", ctypes.c_char_p(new_root.encode()), ctypes.c_char_p(put_old.encode()))
 
 
+class _How(ctypes.Structure):
+    _fields_ = (("flags", ctypes.c_uint64), ("mode", ctypes.c_uint64), ("resolve", ctypes.c_uint64))
+
+
+_NO_SYMLINKS, _NO_MAGICLINKS = 0x04, 0x02
+
+
+def open_fixed(path: str, at: int = AT_FDCWD) -> int:
+    """A place, as O_PATH, that was found to have no link in its path: it must have none now either.
+
+    Args:
+        at: the folder that it is relative to.
+
+    Raises:
+        OSError: ELOOP: somebody has put a link there.
+    """
+    how = _How(os.O_PATH | os.O_CLOEXEC, 0, _NO_SYMLINKS | _NO_MAGICLINKS)
+    try:
+        return syscall("openat2", at, ctypes.c_char_p(os.fsencode(path)), ctypes.byref(how), ctypes.sizeof(how))
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise OSError(
+                error.errno, f"there is a link in the path of {path}, which was granted without one"
+            ) from None
+        raise
+
+
+def open_tree(fd: int) -> int:
+    """A copy of the mounts at and beneath a place, attached nowhere yet."""
+    return syscall("open_tree", fd, ctypes.c_char_p(b""), 1 | os.O_CLOEXEC | AT_RECURSIVE | AT_EMPTY_PATH)
+
+
+def move_mount(tree: int, place: int) -> None:
+    """Attach such a copy to a place."""
+    syscall("move_mount", tree, ctypes.c_char_p(b""), place, ctypes.c_char_p(b""), 0x04 | 0x40)
+
+
 class MountAttr(ctypes.Structure):
     """`struct mount_attr`: what to set and clear, propagation, and a user namespace."""
 
@@ -108,6 +146,13 @@ class MountAttr(ctypes.Structure):
         ("prop", ctypes.c_uint64),
         ("ns", ctypes.c_uint64),
     )
+
+
+def mount_setattr_of(tree: int, attributes: int, namespace: int = 0) -> None:
+    """The same for a descriptor of mounts; `namespace` is for MOUNT_ATTR_IDMAP."""
+    value = MountAttr(attributes, 0, 0, namespace)
+    empty = ctypes.c_char_p(b"")
+    syscall("mount_setattr", tree, empty, AT_EMPTY_PATH | AT_RECURSIVE, ctypes.byref(value), ctypes.sizeof(value))
 
 
 def mount_setattr(path: str, attributes: int, *, recursive: bool = True) -> None:

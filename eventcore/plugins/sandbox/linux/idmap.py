@@ -6,7 +6,6 @@ of the files, and what it writes into a granted folder belongs to the folder's o
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
 import socket
@@ -15,9 +14,7 @@ from contextlib import suppress
 
 from eventcore.plugins.sandbox.linux import calls
 
-_OPEN_TREE_CLONE, _OPEN_TREE_CLOEXEC = 1, os.O_CLOEXEC
 _MOUNT_ATTR_IDMAP = 0x100000
-_MOVE_MOUNT_F_EMPTY_PATH = 4
 #: User namespaces that are kept for workers to come: (user and group on the disk, whom they appear as) -> descriptor.
 _KEPT: dict[tuple[int, int, int], int] = {}
 _MOST_KEPT = 32
@@ -50,10 +47,10 @@ def mapping(inside: tuple[int, int], outside: tuple[int, int]) -> int:
 
 
 def remember(sources: Iterable[str], uid: int | None) -> None:
-    """Have what `bind` will need of these at hand, in this process and in what it forks.
+    """Have what `appear_as` will need of these at hand, in this process and in what it forks.
 
     To make a mapping takes a process, which a keeper would start anew for each worker. What cannot be made now is left
-    to `bind`, which says why.
+    to `appear_as`, which says why.
     """
     if uid is None:
         return
@@ -92,26 +89,17 @@ def _write(folder: int, inside: tuple[int, int], outside: tuple[int, int]) -> in
         os.close(folder)
 
 
-def bind(source: str, target: str, uid: int) -> None:
-    """Bind `source` to `target` so that its owner appears as `uid`.
+def appear_as(tree: int, uid: int) -> None:
+    """Have the owner of a copy of mounts (`calls.open_tree`) appear as `uid`.
 
     Raises:
         OSError: EINVAL: this kind of file system cannot do that.
     """
-    found = os.stat(source)
+    found = os.fstat(tree)
     kept = _KEPT.get((found.st_uid, found.st_gid, uid))
     namespace = mapping((found.st_uid, found.st_gid), (uid, uid)) if kept is None else kept
     try:
-        flags = _OPEN_TREE_CLONE | _OPEN_TREE_CLOEXEC | calls.AT_RECURSIVE
-        tree = calls.syscall("open_tree", calls.AT_FDCWD, ctypes.c_char_p(source.encode()), flags)
-        try:
-            value = calls.MountAttr(_MOUNT_ATTR_IDMAP, 0, 0, namespace)
-            empty, at = ctypes.c_char_p(b""), calls.AT_EMPTY_PATH
-            calls.syscall("mount_setattr", tree, empty, at, ctypes.byref(value), ctypes.sizeof(value))
-            place = ctypes.c_char_p(target.encode())
-            calls.syscall("move_mount", tree, empty, calls.AT_FDCWD, place, _MOVE_MOUNT_F_EMPTY_PATH)
-        finally:
-            os.close(tree)
+        calls.mount_setattr_of(tree, _MOUNT_ATTR_IDMAP, namespace)
     finally:
         if kept is None:
             os.close(namespace)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import ctypes
 import os
-from collections.abc import Iterable
+import stat
+from collections.abc import Collection, Iterable
 from enum import IntFlag
 
-from eventcore.plugins.sandbox.linux.calls import syscall
+from eventcore.plugins.sandbox.linux.calls import open_fixed, syscall
 
 _GET_VERSION = 1
 _PATH_BENEATH, _NET_PORT = 1, 2
@@ -49,6 +50,8 @@ WRITE = (
     | Access.REFER
     | Access.TRUNCATE
 )
+#: Files that are kept in one folder, and no more.
+KEEP = READ | Access.WRITE_FILE | Access.REMOVE_FILE | Access.MAKE_REG | Access.TRUNCATE
 _OF_FILES = Access.EXECUTE | Access.WRITE_FILE | Access.READ_FILE | Access.TRUNCATE | Access.IOCTL_DEV
 
 
@@ -80,13 +83,16 @@ class _Port(ctypes.Structure):
     _fields_ = (("access", ctypes.c_uint64), ("port", ctypes.c_uint64))
 
 
-def restrict(version: int, paths: Iterable[tuple[str, Access]], ports: Iterable[int] = ()) -> None:
+def restrict(
+    version: int, paths: Iterable[tuple[str, Access]], ports: Iterable[int] = (), fixed: Collection[str] = ()
+) -> None:
     """Withhold everything but these from the calling thread, for good. Needs no_new_privs.
 
     Args:
         version: the ABI to use.
         paths: folders and files, and what may be done with them and beneath; one that is not there is left out.
         ports: TCP ports that may be connected to; needs ABI 4.
+        fixed: those of `paths` that have no link in them; one that has by now is an error.
 
     Raises:
         OSError: the kernel refuses it.
@@ -98,7 +104,7 @@ def restrict(version: int, paths: Iterable[tuple[str, Access]], ports: Iterable[
     ruleset = syscall("landlock_create_ruleset", ctypes.byref(value), size, 0)
     try:
         for path, access in paths:
-            _add_path(ruleset, path, access & rights)
+            _add_path(ruleset, path, access & rights, fixed=path in fixed)
         for port in ports:
             rule = _Port(_CONNECT_TCP, port)
             syscall("landlock_add_rule", ruleset, _NET_PORT, ctypes.byref(rule), 0)
@@ -107,13 +113,13 @@ def restrict(version: int, paths: Iterable[tuple[str, Access]], ports: Iterable[
         os.close(ruleset)
 
 
-def _add_path(ruleset: int, path: str, access: Access) -> None:
+def _add_path(ruleset: int, path: str, access: Access, *, fixed: bool) -> None:
     try:
-        fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+        fd = open_fixed(path) if fixed else os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        rule = _Path(access if os.path.isdir(path) else access & _OF_FILES, fd)
+        rule = _Path(access if stat.S_ISDIR(os.fstat(fd).st_mode) else access & _OF_FILES, fd)
         syscall("landlock_add_rule", ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
     finally:
         os.close(fd)

@@ -34,7 +34,13 @@ def leave_host(*, network: bool) -> None:
 
 
 def build_view(
-    root: str, read: Iterable[str], write: Collection[str], own: Iterable[str], size: int, uid: int | None
+    root: str,
+    read: Iterable[str],
+    write: Collection[str],
+    own: Iterable[str],
+    size: int,
+    uid: int | None,
+    fixed: Collection[str] = (),
 ) -> None:
     """Change to a root that holds these paths, a few devices and a private folder, and nothing else.
 
@@ -44,13 +50,15 @@ def build_view(
         own: those of `read` whose owner is to appear as `uid`, as the owners of `write` do.
         size: the most that the private folder may hold, in bytes.
         uid: the user that will live here, if that is not who we are.
+        fixed: those of `read` and `write` that have no link in their paths. Who may change one of them may put a link
+            in the place of another: such a one is refused.
 
     Raises:
         OSError: a mount is refused.
     """
     calls.mount(None, "/", None, calls.MS_REC | calls.MS_PRIVATE)
     calls.mount("view", root, "tmpfs", calls.MS_NOSUID | calls.MS_NODEV, "size=1m,mode=0755")
-    special = {*write, *own}
+    special = sorted({*write, *own, *fixed})  # what lies in another one comes after it, or it would be hidden
     for path in _outermost([path for path in read if path not in special]):
         _bind(path, root + path)
     for device in DEVICES:
@@ -65,11 +73,10 @@ def build_view(
     options = f"size={size},nr_inodes={max(1024, min(size >> 12, 65536))},mode=0700,uid={user},gid={group}"
     calls.mount("scratch", root + SCRATCH, "tmpfs", calls.MS_NOSUID | calls.MS_NODEV | calls.MS_NOEXEC, options)
     for path in special:
-        _bind_as(path, root + path, uid)
         rights = calls.MOUNT_ATTR_NOSUID | calls.MOUNT_ATTR_NODEV
         # What it may change it may not run, also not by handing it to the dynamic loader.
         rights |= calls.MOUNT_ATTR_NOEXEC if path in write else calls.MOUNT_ATTR_RDONLY
-        calls.mount_setattr(root + path, rights)
+        _attach(path, root, uid, rights, fixed=path in fixed)
     os.chdir(root)
     calls.pivot_root(".", ".")
     calls.umount(".", calls.MNT_DETACH)
@@ -94,12 +101,27 @@ def _outermost(paths: Iterable[str]) -> list[str]:
     return kept
 
 
-def _bind_as(source: str, target: str, uid: int | None) -> None:
-    if uid is not None:
-        with suppress(OSError):  # a file system that cannot: the modes of its files decide
-            idmap.bind(source, target, uid)
-            return
-    calls.mount(source, target, None, calls.MS_BIND | calls.MS_REC)
+def _attach(path: str, root: str, uid: int | None, rights: int, *, fixed: bool) -> None:
+    """Bind a path to its place in the view. Each end is opened once, so nothing can be put in between."""
+    opened: list[int] = []
+
+    def kept(fd: int) -> int:
+        opened.append(fd)
+        return fd
+
+    plain = os.O_PATH | os.O_CLOEXEC
+    try:
+        tree = kept(calls.open_tree(kept(calls.open_fixed(path) if fixed else os.open(path, plain))))
+        if uid is not None:
+            with suppress(OSError):  # a file system that cannot: the modes of its files decide
+                idmap.appear_as(tree, uid)
+        calls.mount_setattr_of(tree, rights)
+        base = kept(os.open(root, plain))
+        place = calls.open_fixed(path.lstrip("/"), base) if fixed else os.open(root + path, plain)
+        calls.move_mount(tree, kept(place))
+    finally:
+        for fd in opened:
+            os.close(fd)
 
 
 def _place(source: str, target: str) -> None:

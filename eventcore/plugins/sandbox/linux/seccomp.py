@@ -51,6 +51,7 @@ _SENDING = {"sendto": 3, "sendmsg": 2}
 _SERVED = "connect"
 #: Landlock does not look at these.
 _TIMES = "utime utimes utimensat futimesat"
+_OWNER = "fchown"
 _PROGRAMS = "fork vfork execve execveat wait4 waitid setpgid setsid arch_prctl"
 
 #: Programs ask for these, and do without when they are not there.
@@ -113,6 +114,7 @@ class Allowed:
         metadata: chmod and utime. Without it they are accepted and do nothing: most programs copy modes and times
             along with what they copy, few need them, and Landlock does not look at them.
         truncate: truncate by path; below Landlock ABI 3 nothing else stops it.
+        owners: fchmod and fchown are real, whatever `metadata` says: on files that Landlock let it open.
         alone: it lives in a pid namespace of its own, where all processes that it can name are its own.
     """
 
@@ -122,6 +124,7 @@ class Allowed:
     tcp: bool = False
     metadata: bool = True
     truncate: bool = True
+    owners: bool = False
     alone: bool = True
 
 
@@ -131,6 +134,7 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     plain += _TIMES.split() if allowed.metadata else []
     plain += ["truncate"] if allowed.truncate else []
     plain += _PROGRAMS.split() if allowed.programs else []
+    plain += [_OWNER] if allowed.owners else []
     plain += [_SERVED] if allowed.tcp else []
     plain += _TOLD if allowed.alone else []
     absent = {*_ABSENT.split(), *(() if allowed.alone else _CLOCKS)}
@@ -144,7 +148,12 @@ def rules(arch: Arch, allowed: Allowed) -> list[Rule]:
     found += [Rule(arch.calls[name], bpf.errno(errno.ENOSYS)) for name in _ABSENT.split() if name in arch.calls]
     found += [Rule(arch.calls[name], bpf.errno(errno.EOPNOTSUPP)) for name in _NO_ATTRIBUTES.split()]
     if not allowed.metadata:
-        found += [Rule(arch.calls[name], bpf.errno(0)) for name in (*_MODES, *_TIMES.split()) if name in arch.calls]
+        real = {"fchmod"} if allowed.owners else set()
+        found += [
+            Rule(arch.calls[name], bpf.errno(0))
+            for name in (*_MODES, *_TIMES.split())
+            if name in arch.calls and name not in real
+        ]
     return found
 
 
@@ -163,8 +172,8 @@ def _files(allowed: Allowed) -> dict[str, bpf.Rows]:
     }
     result["renameat2"] = [[Masked(4, 0, _RENAMES)]]
     result["fallocate"] = [[Masked(1, _PUNCH_HOLE)]]
-    if allowed.metadata:
-        result |= {name: [[Masked(mode, 0, _SET_ID)]] for name, mode in _MODES.items()}
+    real = _MODES if allowed.metadata else {"fchmod": _MODES["fchmod"]} if allowed.owners else {}
+    result |= {name: [[Masked(mode, 0, _SET_ID)]] for name, mode in real.items()}
     return result
 
 

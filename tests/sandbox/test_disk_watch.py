@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import anyio
@@ -16,7 +17,7 @@ import pytest
 
 from eventcore.plugins.sandbox.diskwatch import DiskWatch, Quota, size_of
 from eventcore.plugins.sandbox.kin import cpu_of_kin, kin_of
-from eventcore.plugins.sandbox.nameless import nameless
+from eventcore.plugins.sandbox.nameless import Disks, nameless
 
 pytestmark = [
     pytest.mark.anyio,
@@ -45,7 +46,7 @@ class Worker:
         self.asked += threading.current_thread() is threading.main_thread()
         return self.seconds
 
-    def nameless_bytes(self, devices: frozenset[int]) -> float:
+    def nameless_bytes(self, disks: Disks) -> float:
         self.looked.set()
         return self.hidden
 
@@ -145,7 +146,7 @@ def test_links_count_once_and_entries_at_least_a_page(tmp_path: Path) -> None:
 
 
 def test_what_a_process_keeps_without_a_name_is_found_open_mapped_and_under_way(tmp_path: Path) -> None:
-    device, most = frozenset((tmp_path.stat().st_dev,)), 3 * _MIB
+    device, most = Disks(frozenset((tmp_path.stat().st_dev,))), 3 * _MIB
 
     def made() -> int:
         fd = os.open(tmp_path, os.O_TMPFILE | os.O_RDWR, 0o600)
@@ -167,8 +168,48 @@ def test_what_a_process_keeps_without_a_name_is_found_open_mapped_and_under_way(
             assert nameless(pid, device, most) - before in (2 * _MIB + most, _MIB + 2 * most)
     # mmap keeps a descriptor of its own, and has closed it.
     assert nameless(pid, device, most) == before + _MIB
-    assert nameless(pid, frozenset(), most) <= most
+    assert nameless(pid, Disks(), most) <= most
     os.close(opened)
+
+
+@pytest.fixture
+def laid_over(tmp_path: Path) -> Iterator[Path]:
+    """A folder of layers on two file systems, in which files have another device than folders."""
+    if os.geteuid():
+        pytest.skip("needs root, who may mount: run the tests as root to see this")
+    above, merged = tmp_path / "above", tmp_path / "merged"
+    for folder in (tmp_path / "below", above, merged):
+        folder.mkdir()
+    mount = ["mount", "-t"]
+    subprocess.run([*mount, "tmpfs", "above", above], check=True)
+    try:
+        for folder in (above / "upper", above / "work"):
+            folder.mkdir()
+        layers = f"lowerdir={tmp_path}/below,upperdir={above}/upper,workdir={above}/work,xino=off"
+        done = subprocess.run([*mount, "overlay", "layers", "-o", layers, merged], check=False)
+        if done.returncode:
+            pytest.skip("needs a kernel with overlayfs: try `modprobe overlay`")
+        yield merged
+        subprocess.run(["umount", "-l", merged], check=True)
+    finally:
+        subprocess.run(["umount", "-l", above], check=True)
+
+
+def test_files_without_a_name_are_found_where_they_have_a_device_of_their_own(laid_over: Path) -> None:
+    disks, pid = Disks.of([str(laid_over)]), (os.getpid(),)
+    before = nameless(pid, disks, _MIB)
+    opened, mapped = (os.open(laid_over / name, os.O_CREAT | os.O_RDWR) for name in ("opened", "mapped"))
+    for fd in (opened, mapped):
+        os.write(fd, bytes(2 * _MIB))
+    for name in ("opened", "mapped"):
+        (laid_over / name).unlink()
+    assert os.fstat(opened).st_dev not in disks.devices
+    assert nameless(pid, disks, _MIB) == before + 4 * _MIB
+    with mmap.mmap(mapped, 4096):
+        os.close(mapped)
+        assert nameless(pid, disks, _MIB) == before + 4 * _MIB
+    os.close(opened)
+    assert nameless(pid, disks, _MIB) == before
 
 
 def test_a_worker_is_as_active_as_its_programs() -> None:

@@ -19,7 +19,7 @@ from eventcore.plugins.sandbox.kin import cpu_of_kin, kin_of
 from eventcore.plugins.sandbox.launch import Broken, has_ended
 from eventcore.plugins.sandbox.linux.cgroup import Group
 from eventcore.plugins.sandbox.machine import unavailable
-from eventcore.plugins.sandbox.nameless import nameless
+from eventcore.plugins.sandbox.nameless import Disks, nameless
 from eventcore.plugins.sandbox.throttle import throttle, used_by
 
 #: Bytes of the longest message of a zygote, a keeper or a worker on its way.
@@ -139,12 +139,12 @@ class ConfinedProcess:
             return None
         return cpu_of_kin(self.pid) if self._programs else self.cpu_seconds()
 
-    def nameless_bytes(self, devices: frozenset[int]) -> float:
+    def nameless_bytes(self, disks: Disks) -> float:
         """What it and its programs keep in files without a name. Takes some system calls a descriptor."""
         if not self.pid:
             return 0.0
         pids = kin_of(self.pid) if self._programs else (self.pid,)
-        return nameless(pids, devices, self._most_of_a_file)
+        return nameless(pids, disks, self._most_of_a_file)
 
     def pause(self, stopped: bool, why: str = "share") -> None:
         """Stop it, or let it go on once nobody wants it to stand still."""

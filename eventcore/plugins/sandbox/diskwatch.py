@@ -22,6 +22,8 @@ from typing import Protocol
 import anyio
 from anyio import to_thread
 
+from eventcore.plugins.sandbox.nameless import Disks
+
 _MIB = 1 << 20
 #: Between two ticks at a process that computes: so long as it takes to write the room that is left, within these
 #: bounds; and the longest time at one that does not. Seconds.
@@ -60,7 +62,7 @@ class Watched(Protocol):
         """CPU time so far of it and what came of it: what computes nothing writes nothing. None when it is gone."""
         ...
 
-    def nameless_bytes(self, devices: frozenset[int]) -> float:
+    def nameless_bytes(self, disks: Disks) -> float:
         """What it keeps on these devices in files without a name. Called in a thread."""
         ...
 
@@ -114,7 +116,7 @@ class DiskWatch:
     def __init__(self, quotas: Sequence[Quota], worker: Watched) -> None:
         self._worker = worker
         self._bounds = {one.folder: float(one.most) for one in quotas}
-        self._devices: frozenset[int] = frozenset()
+        self._disks = Disks()
         self._room = math.inf
         self._free = 0.0
         self._used = 0.0
@@ -129,7 +131,7 @@ class DiskWatch:
             size = size_of(folder)
             self._bounds[folder] = max(most, size) if size < math.inf else most
         with suppress(OSError):
-            self._devices = frozenset(os.stat(folder).st_dev for folder in self._bounds)
+            self._disks = Disks.of(self._bounds)
         self._look()
 
     async def run(self) -> str:
@@ -189,7 +191,7 @@ class DiskWatch:
     def _look(self) -> str:
         began = time.perf_counter()
         free, used = self._free_space(), self._worker.active_seconds()
-        hidden = self._worker.nameless_bytes(self._devices)
+        hidden = self._worker.nameless_bytes(self._disks)
         rooms: list[float] = []
         for folder, most in self._bounds.items():
             rooms.append(most - size_of(folder, most))

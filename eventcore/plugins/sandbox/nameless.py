@@ -10,52 +10,79 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from contextlib import suppress
+from dataclasses import dataclass
 
 #: `7f..-7f.. rw-s 00000000 fe:00 4711   /path/to/it (deleted)`
-_DELETED = re.compile(rb"^([0-9a-f]+-[0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) .*\(deleted\)$")
+_DELETED = re.compile(rb"^([0-9a-f]+-[0-9a-f]+) \S+ \S+ ([0-9a-f]+):([0-9a-f]+) (\d+) +(.*)\(deleted\)$")
 _IN_FLIGHT = re.compile(rb"^scm_fds:\s*(\d+)", re.MULTILINE)
 #: So many descriptors under way are let pass: what they are nobody can see, and honest code hands some over at times.
 _PASS = 2
 
 
-def nameless(pids: Iterable[int], devices: Collection[int], most: int) -> float:
+@dataclass(frozen=True, slots=True)
+class Disks:
+    """Where files are counted.
+
+    Attributes:
+        devices: what lies on these (`st_dev`).
+        folders: and what was in these. Layers laid over one another (overlayfs) have devices of their own, which may be
+            others for files than for folders.
+    """
+
+    devices: frozenset[int] = frozenset()
+    folders: tuple[bytes, ...] = ()
+
+    @classmethod
+    def of(cls, folders: Iterable[str]) -> Disks:
+        """Those of folders; raises OSError where one is gone."""
+        found = [*folders]
+        devices = frozenset(os.stat(folder).st_dev for folder in found)
+        return cls(devices, tuple(os.path.join(os.fsencode(folder), b"") for folder in found))
+
+    def hold(self, device: int, path: bytes) -> bool:
+        """Whether a file of this device counts, which was at this path."""
+        return device in self.devices or path.startswith(self.folders)
+
+
+def nameless(pids: Iterable[int], disks: Disks, most: int) -> float:
     """Bytes of the nameless files of processes, as far as they can be seen.
 
     Args:
-        devices: only files that lie there (`st_dev`).
         most: the most that one file may have: counted for a file that can be seen, and its size not.
     """
     sizes: dict[tuple[int, int], int] = {}
     flying = 0
     for pid in pids:
         with suppress(OSError):
-            flying += _open_files(pid, devices, sizes)
+            flying += _open_files(pid, disks, sizes)
         with suppress(OSError):
-            _mapped_files(pid, devices, sizes, most)
+            _mapped_files(pid, disks, sizes, most)
     return sum(sizes.values()) + max(0, flying - _PASS) * most
 
 
-def _open_files(pid: int, devices: Collection[int], sizes: dict[tuple[int, int], int]) -> int:
+def _open_files(pid: int, disks: Disks, sizes: dict[tuple[int, int], int]) -> int:
     """Note those that are open; returns how many descriptors are under way in sockets."""
     flying = 0
     for thread in os.listdir(f"/proc/{pid}/task"):
         place = f"/proc/{pid}/task/{thread}"
         with suppress(OSError):
             found = os.listdir(f"{place}/fd")
-            flying += sum(_open_file(place, fd, devices, sizes) for fd in found)
+            flying += sum(_open_file(place, fd, disks, sizes) for fd in found)
             if found:  # its threads share their files: the filter sees to that
                 break
     return flying
 
 
-def _open_file(place: str, fd: str, devices: Collection[int], sizes: dict[tuple[int, int], int]) -> int:
+def _open_file(place: str, fd: str, disks: Disks, sizes: dict[tuple[int, int], int]) -> int:
+    link = f"{place}/fd/{fd}"
     with suppress(OSError):
-        found = os.stat(f"{place}/fd/{fd}")
+        found = os.stat(link)
         if stat.S_ISSOCK(found.st_mode):
             return _in_flight(f"{place}/fdinfo/{fd}")
-        _note(found, devices, sizes)
+        if _is_nameless(found) and disks.hold(found.st_dev, os.readlink(os.fsencode(link))):
+            sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
     return 0
 
 
@@ -65,7 +92,7 @@ def _in_flight(info: str) -> int:
     return int(said[1]) if said else 0
 
 
-def _mapped_files(pid: int, devices: Collection[int], sizes: dict[tuple[int, int], int], most: int) -> None:
+def _mapped_files(pid: int, disks: Disks, sizes: dict[tuple[int, int], int], most: int) -> None:
     seen: set[bytes] = set()
     with open(f"/proc/{pid}/maps", "rb") as file:
         for line in file:
@@ -73,14 +100,17 @@ def _mapped_files(pid: int, devices: Collection[int], sizes: dict[tuple[int, int
             if said is None or said[4] in seen:
                 continue
             seen.add(said[4])
+            # The device that is told here may be that of a layer; of a file that can be looked at it is its own.
+            device, inode, path = os.makedev(int(said[2], 16), int(said[3], 16)), int(said[4]), said[5]
             try:
-                _note(os.stat(f"/proc/{pid}/map_files/{said[1].decode()}"), devices, sizes)
+                found = os.stat(f"/proc/{pid}/map_files/{said[1].decode()}")
             except OSError:  # only root may look there
-                device, inode = os.makedev(int(said[2], 16), int(said[3], 16)), int(said[4])
-                if device in devices:
+                if disks.hold(device, path):
                     sizes.setdefault((device, inode), most)
+                continue
+            if _is_nameless(found) and disks.hold(found.st_dev, path):
+                sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
 
 
-def _note(found: os.stat_result, devices: Collection[int], sizes: dict[tuple[int, int], int]) -> None:
-    if stat.S_ISREG(found.st_mode) and not found.st_nlink and found.st_dev in devices:
-        sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+def _is_nameless(found: os.stat_result) -> bool:
+    return stat.S_ISREG(found.st_mode) and not found.st_nlink

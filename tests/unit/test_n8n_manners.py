@@ -92,9 +92,9 @@ def dripping() -> Iterator[str]:
 
 
 def test_a_response_that_never_ends_runs_over(dripping: str) -> None:
-    engine = N8n(dripping, SystemClock(), Time(), timeout=0.2)
+    engine = N8n(dripping, SystemClock(), Time(), timeout=1)
     began = time.monotonic()
-    with pytest.raises(PluginFailed, match=r"did not answer within 0\.2 s") as caught:
+    with pytest.raises(PluginFailed, match=r"did not answer within 1 s") as caught:
         anyio.run(engine.start, REQUEST)
     assert caught.value.kind == "ExternalTimeout"
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 15

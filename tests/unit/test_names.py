@@ -113,4 +113,4 @@ def test_stars_within_a_segment(text: str, fits: list[str], fits_not: list[str])
 def test_a_pattern_takes_no_time_whatever_its_stars() -> None:
     began = time.process_time()
     assert names.pattern("*a" * 40 + "*b").fullmatch("a" * 128) is None  # tried in all ways it would take years
-    assert time.process_time() - began < 0.1
+    assert time.process_time() - began < 1.0

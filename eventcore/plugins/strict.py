@@ -85,8 +85,8 @@ def _code(folder: Path) -> Iterator[Problem]:
 
 def _file(path: Path) -> Iterator[Problem]:
     try:
-        source = b"" if path.is_symlink() else read_plain(path.parent, path.name, _MOST_BYTES)
-        if path.is_symlink() or len(source) > _MOST_BYTES:
+        source = None if path.is_symlink() else read_plain(path.parent, path.name, _MOST_BYTES)
+        if source is None or len(source) > _MOST_BYTES:
             yield Problem(str(path), None, "", "is a link, or too large to be read")
             return
         tree = ast.parse(source, str(path))

@@ -15,6 +15,7 @@ from eventcore import EventCore
 from eventcore.kernel.context import CallContext
 from eventcore.kernel.errors import Conflict, InvalidPayload
 from eventcore.kernel.records import LIVE
+from eventcore.workflows.face import RunHandle
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +73,8 @@ async def test_a_pause_does_not_wait_for_the_step_under_way(core: EventCore) -> 
     assert calls.made == ["b"]
 
 
-async def test_what_is_asked_while_a_run_undoes(core: EventCore) -> None:
+async def undoing(core: EventCore) -> tuple[RunHandle, anyio.Event]:
+    """A run that was cancelled and undoes a step, which lasts until the event is set."""
     began, gate = slow(core)
     Calls(core)
     define(core, call("a", compensate={"plugin": "slow"}), {"id": "b", "wait_for": {"signal": "go"}})
@@ -80,6 +82,11 @@ async def test_what_is_asked_while_a_run_undoes(core: EventCore) -> None:
     await core.drain(5)
     await core.workflows.cancel(run.id)
     await began.wait()
+    return run, gate
+
+
+async def test_what_is_asked_while_a_run_undoes(core: EventCore) -> None:
+    run, gate = await undoing(core)
     with anyio.fail_after(5):
         assert (await core.workflows.cancel(run.id)).status == "running"  # it is on its way
         for verb, why in (("pause", "is ending"), ("resume", "not paused"), ("retry", "only a run that failed")):
@@ -94,13 +101,7 @@ async def test_what_is_asked_while_a_run_undoes(core: EventCore) -> None:
 
 
 async def test_a_run_that_undoes_can_be_terminated(core: EventCore) -> None:
-    began, _ = slow(core)
-    Calls(core)
-    define(core, call("a", compensate={"plugin": "slow"}), {"id": "b", "wait_for": {"signal": "go"}})
-    run = await core.workflows.start("w")
-    await core.drain(5)
-    await core.workflows.cancel(run.id)
-    await began.wait()
+    run, _ = await undoing(core)
     assert (await core.workflows.terminate(run.id)).status == "terminated"
 
 

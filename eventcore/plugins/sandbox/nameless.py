@@ -81,8 +81,8 @@ def _open_file(place: str, fd: str, disks: Disks, sizes: dict[tuple[int, int], i
         found = os.stat(link)
         if stat.S_ISSOCK(found.st_mode):
             return _in_flight(f"{place}/fdinfo/{fd}")
-        if _is_nameless(found) and disks.hold(found.st_dev, os.readlink(os.fsencode(link))):
-            sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+        if _is_nameless(found):
+            _note(found, os.readlink(os.fsencode(link)), disks, sizes)
     return 0
 
 
@@ -108,8 +108,13 @@ def _mapped_files(pid: int, disks: Disks, sizes: dict[tuple[int, int], int], mos
                 if disks.hold(device, path):
                     sizes.setdefault((device, inode), most)
                 continue
-            if _is_nameless(found) and disks.hold(found.st_dev, path):
-                sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
+            if _is_nameless(found):
+                _note(found, path, disks, sizes)
+
+
+def _note(found: os.stat_result, path: bytes, disks: Disks, sizes: dict[tuple[int, int], int]) -> None:
+    if disks.hold(found.st_dev, path):
+        sizes[found.st_dev, found.st_ino] = found.st_blocks * 512
 
 
 def _is_nameless(found: os.stat_result) -> bool:
